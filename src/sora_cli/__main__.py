@@ -1,0 +1,93 @@
+"""Entry point of `sora` and of `python -m sora_cli`: run the app, turn every failure into one message and a code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .errors import EXIT_FAILED, EXIT_INTERRUPTED, SoraError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from typer._click.exceptions import ClickException
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `sora` with `argv` (default: the process arguments) and return its exit code.
+
+    0 done, 1 it failed, 2 it was called wrongly, 3 a package or weights are missing, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    word = os.environ.pop("_SORA_COMPLETE", None)
+    if word is not None:
+        from .complete import print_completions
+
+        return print_completions(arguments, word)
+    from .debug import enable_debug, is_debug
+
+    enable_debug(False)
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of the pipe has gone, e.g. `sora presets list | head -1`. Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except Exception as error:
+        if is_debug():
+            import traceback
+
+            traceback.print_exc()
+        if not isinstance(error, SoraError):
+            hint = None if is_debug() else "run with --debug for the traceback"
+            error = SoraError(f"{type(error).__name__}: {error}", hint=hint)
+        _show(error)
+        return error.exit_code
+    if code == EXIT_INTERRUPTED:
+        print("interrupted", file=sys.stderr)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    """Run the app; Typer's own errors become ours."""
+    from typer import Abort
+    from typer._click.exceptions import ClickException
+    from typer.main import get_command
+
+    from .app import app
+
+    try:
+        result: Any = get_command(app).main(arguments, prog_name="sora", standalone_mode=False)
+    except ClickException as error:
+        raise _usage_error(error) from error
+    except (Abort, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    # Outside standalone mode Typer returns the code of typer.Exit, and 130 for Ctrl-C, as the result.
+    return result if isinstance(result, int) else 0
+
+
+def _usage_error(error: ClickException) -> SoraError:
+    from typer._click.exceptions import NoSuchOption
+
+    context = getattr(error, "ctx", None)
+    see = f"run `{context.command_path} --help` to see how it is used" if context is not None else None
+    message = error.format_message()
+    suggestion = None
+    if isinstance(error, NoSuchOption) and context is not None:
+        message = f"no such option {error.option_name}"
+        known = [name for parameter in context.command.get_params(context) for name in parameter.opts]
+        suggestion = did_you_mean(error.option_name, known)
+    # Typer words some messages by Click's habits and some by pydantic's; one style for both.
+    message = message[:1].lower() + message[1:].rstrip(".").replace("\n\t", " ").replace(": Value error, ", ": ")
+    return UsageError(message, hint="\n".join(line for line in (suggestion, see) if line) or None)
+
+
+def _show(error: SoraError) -> None:
+    from .console import get_console
+
+    get_console().error(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

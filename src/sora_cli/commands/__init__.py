@@ -1,0 +1,1 @@
+"""One file per command: option declarations and one call, no logic."""

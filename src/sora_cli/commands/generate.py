@@ -1,0 +1,92 @@
+"""`sora generate`: videos and images from text."""
+
+from __future__ import annotations
+
+import typer
+
+from sora_cli import options as o
+from sora_cli.root import LightCommand
+
+app = o.new_app()
+
+
+@app.command(
+    cls=LightCommand,
+    epilog=o.examples(
+        'sora generate "a waterfall"',
+        'sora generate "a red fox in the snow" --res 240p --len 2s --seed 7 -o fox.mp4',
+        "sora generate --prompt-file prompts.txt --num-samples 4 -o clips/",
+        'sora generate "a harbour at dusk" --frames 1 --aspect-ratio 1:1',
+        'sora generate "a waterfall" --dry-run',
+    ),
+)
+def generate(
+    ctx: typer.Context,
+    prompts: o.Prompts = None,
+    prompt_file: o.PromptFile = None,
+    negative_prompt: o.NegativePrompt = None,
+    start_index: o.StartIndex = None,
+    end_index: o.EndIndex = None,
+    resolution: o.Resolution = None,
+    duration: o.Duration = None,
+    aspect_ratio: o.AspectRatio = None,
+    size: o.Size = None,
+    frames: o.Frames = None,
+    fps: o.Fps = None,
+    save_fps: o.SaveFps = None,
+    output: o.Output = None,
+    overwrite: o.Overwrite = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    steps: o.Steps = None,
+    guidance: o.Guidance = None,
+    scheduler: o.Scheduler = None,
+    seed: o.Seed = None,
+    num_samples: o.NumSamples = None,
+    batch_size: o.BatchSize = None,
+    aes: o.Aes = None,
+    motion: o.Motion = None,
+    camera: o.Camera = None,
+    model: o.Model = None,
+    variant: o.Variant = None,
+    model_options: o.ModelOptions = None,
+    weights: o.Weights = None,
+    dtype: o.Dtype = None,
+    attention: o.Attention = None,
+    vae: o.Vae = None,
+    text_encoder: o.TextEncoder = None,
+    device: o.Device = None,
+    gpus: o.Gpus = None,
+    parallel: o.Parallel = None,
+    sequence_parallel: o.SequenceParallel = None,
+    offload: o.Offload = None,
+    decode_frames: o.DecodeFrames = None,
+    threads: o.Threads = None,
+    dry_run: o.DryRun = False,
+    preset: o.Preset = None,
+    config: o.Config = None,
+    from_video: o.From = None,
+    debug: o.Debug = False,
+) -> None:
+    """Make videos (or images) from text.
+
+    Each prompt becomes a clip; its path is printed when it is done.
+
+    A clip that was made before with the same settings is kept; one that was interrupted goes on where it stopped.
+    """
+    from sora_cli.config.resolve import resolve_generate
+    from sora_cli.console import command_output
+    from sora_cli.plugin.manager import get_plugins
+    from sora_cli.tasks.generate import run
+    from sora_cli.video.settings import read_settings
+
+    with command_output(json=as_json, quiet=quiet):
+        resolved = resolve_generate(
+            o.given_settings(ctx.params, prompts),
+            config_file=config,
+            from_settings=read_settings(from_video) if from_video else None,
+            preset=preset,
+            options=model_options or (),
+            plugins=get_plugins(),
+        )
+        run(resolved, dry_run=dry_run)

@@ -1,0 +1,411 @@
+"""From what the user said to one complete configuration, with the origin of every value.
+
+Strongest first: flags and -O, environment, --config FILE, settings stored in a video (--from), the nearest sora.yaml,
+the user's file, --preset; then, where the user left a setting open, the launch preset and the preset of the model, the
+specs of the model and its scheduler, and built-in defaults.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ..errors import MissingError, SoraError, UsageError, did_you_mean, unknown_name
+from ..launch import machine
+from ..launch.torchrun import check_hardware
+from ..plugin.manager import load_attribute
+from ..plugin.specs import ModelSpec
+from ..presets import LaunchEntry, choose_launch, list_presets, load_preset
+from ..video.shapes import Size, covering_duration, covering_resolution, resolve_shape
+from .files import project_file, read_yaml, user_file
+from .layers import (
+    Chosen,
+    Layer,
+    Problem,
+    Setting,
+    document_layer,
+    drop_dependent,
+    environment_layer,
+    first_value,
+    flag_layer,
+    mapping_layer,
+    merge,
+    nest,
+    raise_problems,
+    settings_in,
+)
+from .schema import GenerateConfig
+from .settings import leaves, resolved_table, settings_of
+
+__all__ = ["Plugins", "Resolved", "resolve_generate", "resolved_table", "settings_of", "validated"]
+
+Config = TypeVar("Config", bound=BaseModel)
+
+BUILT_IN: Mapping[str, Any] = {
+    "shape.resolution": "240p",
+    "shape.aspect_ratio": "16:9",
+    "shape.duration": "2s",
+    "shape.fps": 24.0,
+    "sampling.guidance": 7.0,
+}
+"""For models without a preset: the customary values of Open-Sora."""
+
+MODEL_DEPENDENT = ("model.variant", "model.weights", "model.vae", "model.text_encoder", "model.options.")
+SCHEDULER_DEPENDENT = ("sampling.scheduler_options.",)
+NAMED_PARTS: Mapping[str, str] = {
+    "sampling.scheduler": "scheduler",
+    "model.vae": "vae",
+    "model.text_encoder": "text-encoder",
+}
+"""Settings that name a plugin part which every run has -> kind of the part."""
+
+RUN_SETTINGS: Mapping[str, str] = {
+    "sequence": "hardware.sequence_parallel",
+    "dtype": "model.dtype",
+    "attention": "model.attention",
+    "offload": "hardware.offload",
+    "decode_frames": "hardware.decode_frames",
+}
+"""Keys of `run` in launch presets -> the settings they fill. `processes` equals the number of GPUs asked for."""
+
+
+class Plugins(Protocol):
+    """The part of the plugin manager that is used here."""
+
+    def specs(self, kind: str) -> Mapping[str, Any]:
+        """Specs of a kind by name, aliases not included."""
+        ...
+
+    def get(self, kind: str, name: str) -> Any:
+        """The spec of a name or alias; UsageError when there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A complete configuration. origins: dotted key -> where the value comes from, for every setting and option.
+
+    notes: settings that have no effect, and why; those about the clip's shape come from `resolve_shape`. launch: the
+    entry of the launch preset that was used, with its environment variables and the memory to expect.
+    """
+
+    config: GenerateConfig
+    origins: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+    launch: LaunchEntry | None = None
+
+
+def resolve_generate(
+    flags: Mapping[str, Mapping[str, Any]],
+    *,
+    config_file: Path | None = None,
+    from_settings: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+    options: Sequence[str] = (),
+    plugins: Plugins,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Resolved:
+    """Resolve the settings of `sora generate`. Imports no deep-learning library.
+
+    flags: section -> name -> value, `None` = not given. from_settings: what `settings_of` returned for a video, or the
+    record stored in it, which holds that under "config".
+    options: the texts of -O. environ, cwd: of the process by default. UsageError names everything of one kind that is
+    wrong; MissingError (exit code 3) a model without an installed plugin.
+    """
+    settings = settings_in(GenerateConfig)
+    environ = os.environ if environ is None else environ
+    problems: list[Problem] = []
+    layers = [
+        flag_layer(flags, options, settings, problems),
+        environment_layer(environ, settings, problems),
+        *_file_layers(config_file, from_settings, environ, cwd or Path.cwd(), settings, problems),
+        *_preset_layer(preset, settings, plugins),
+    ]
+    raise_problems(problems)
+    model = _choose_model(layers, plugins)
+    layers, notes = _add_defaults(layers, model, settings, plugins)
+    layers, more_notes = _settle_rivals(layers)
+    config = _build(layers, settings, model, plugins)[0]
+    clip = resolve_shape(config.shape, model.constraints, BUILT_IN["shape.fps"])
+    launch = _launch_entry(model, config, Size(clip.asked_height, clip.asked_width), clip.num_frames, plugins)
+    if launch is not None:
+        layers = _with_launch(layers, model, launch)
+    config, origins = _build(layers, settings, model, plugins)
+    check_hardware(config.hardware)
+    return Resolved(config, origins, (*notes, *more_notes), launch)
+
+
+# -- layers of the user ------------------------------------------------------------------------------------------
+
+
+def _file_layers(
+    config_file: Path | None,
+    from_settings: Mapping[str, Any] | None,
+    environ: Mapping[str, str],
+    cwd: Path,
+    settings: Mapping[str, Setting],
+    problems: list[Problem],
+) -> list[Layer]:
+    layers = []
+    if config_file is not None:
+        layers.append(document_layer(read_yaml(config_file), settings, f"--config {config_file}", problems))
+    if from_settings is not None:
+        layers.append(mapping_layer(from_settings.get("config", from_settings), settings, "--from", problems))
+    project = project_file(cwd)
+    if project is not None:
+        shown = project.relative_to(cwd) if project.parent == cwd else project
+        layers.append(document_layer(read_yaml(project), settings, f"file {shown}", problems))
+    user = user_file(environ)
+    if user is not None:
+        layers.append(document_layer(read_yaml(user), settings, f"user file {user}", problems))
+    return layers
+
+
+def _preset_layer(name: str | None, settings: Mapping[str, Setting], plugins: Plugins) -> list[Layer]:
+    if name is None:
+        return []
+    return [mapping_layer(load_preset("generate", name, plugins), settings, f"preset {name}", [])]
+
+
+# -- the model ---------------------------------------------------------------------------------------------------
+
+
+def _choose_model(layers: Sequence[Layer], plugins: Plugins) -> ModelSpec:
+    """The model that was named, or for "auto" the best one that this machine can run."""
+    named = first_value(layers, "model.name")
+    if named is None or named.value == "auto":
+        device = first_value(layers, "hardware.device")
+        return _best_model(plugins.specs("model").values(), device.value if device else "auto")
+    try:
+        spec = plugins.get("model", str(named.value))
+    except UsageError:
+        if any(info.kind == "models" and info.name == named.value for info in list_presets(plugins)):
+            raise MissingError(
+                f"there are presets for the model {named.value!r}, but no installed plugin provides it",
+                hint="install the plugin, or run `sora plugins list --kind model` to see the models at hand",
+            ) from None
+        raise
+    assert isinstance(spec, ModelSpec)
+    return spec
+
+
+def _best_model(specs: Iterable[ModelSpec], device: str) -> ModelSpec:
+    """Highest rank first; the memory is only asked for when a model wants some."""
+    for spec in sorted(specs, key=lambda spec: (-spec.rank, spec.name)):
+        installed = all(importlib.util.find_spec(package) for package in spec.needs)
+        if "t2v" in spec.tasks and installed and spec.auto_memory_gib <= _memory_gib(device, spec.auto_memory_gib > 0):
+            return spec
+    raise MissingError(
+        "no installed model can make videos on this machine",
+        hint="name one with -m; `sora plugins list --kind model` shows the models at hand, SORA_PLUGINS may hide some",
+    )
+
+
+def _memory_gib(device: str, is_needed: bool) -> float:
+    """Memory of one GPU; 0 where none is used, or where the answer would not matter."""
+    return machine.gpu_memory_gib() if is_needed and device in ("auto", "cuda") else 0.0
+
+
+def _add_defaults(
+    layers: list[Layer], model: ModelSpec, settings: Mapping[str, Setting], plugins: Plugins
+) -> tuple[list[Layer], list[str]]:
+    """Append what the model, its preset and the scheduler say; drop what was meant for another model or scheduler."""
+    layers = _with_model_name(layers, model)
+    layers, notes = drop_dependent(layers, "model.name", MODEL_DEPENDENT, _canonical(plugins, "model"))
+    if any(info.kind == "models" and info.name == model.name for info in list_presets(plugins)):
+        content = load_preset("models", model.name, plugins)
+        origin = f"model preset {model.name}"
+        layers.append(Layer(origin, mapping_layer(content, settings, origin, []).values, is_user=False))
+    of_model = {
+        "model.variant": next(iter(model.variants), None),
+        "model.vae": model.vae,
+        "model.text_encoder": model.text_encoder,
+        "sampling.scheduler": model.scheduler,
+    }
+    layers.append(Layer(f"model {model.name}", of_model, is_user=False))
+    layers, more = drop_dependent(layers, "sampling.scheduler", SCHEDULER_DEPENDENT, _canonical(plugins, "scheduler"))
+    chosen = first_value(layers, "sampling.scheduler")
+    assert chosen is not None
+    scheduler = plugins.get("scheduler", str(chosen.value))
+    layers.append(Layer(f"scheduler {scheduler.name}", {"sampling.steps": scheduler.default_steps}, is_user=False))
+    layers.append(Layer("default", BUILT_IN, is_user=False))
+    return layers, notes + more
+
+
+def _with_model_name(layers: Sequence[Layer], model: ModelSpec) -> list[Layer]:
+    """Write the model that was found where "auto" or an alias stood, so that the rest sees one name."""
+    named = first_value(layers, "model.name")
+    if named is None:
+        return [*layers, Layer("auto", {"model.name": model.name}, is_user=False)]
+    layer = layers[named.level]
+    origin = f"{named.origin} (auto)" if named.value == "auto" else named.origin
+    values = {**layer.values, "model.name": model.name}
+    renamed = Layer(layer.origin, values, {**layer.origins, "model.name": origin}, layer.is_user)
+    return [*layers[: named.level], renamed, *layers[named.level + 1 :]]
+
+
+def _canonical(plugins: Plugins, kind: str) -> Callable[[str], str]:
+    """Names for comparison. A name that nobody provides stays: only the chosen one has to exist."""
+
+    def name_of(name: str) -> str:
+        try:
+            return str(plugins.get(kind, str(name)).name)
+        except SoraError:
+            return str(name)
+
+    return name_of
+
+
+# -- settings that exclude each other ----------------------------------------------------------------------------
+
+RIVALS: Sequence[tuple[str, tuple[str, ...]]] = (
+    ("shape.size", ("shape.resolution", "shape.aspect_ratio")),
+    ("shape.frames", ("shape.duration",)),
+    ("prompt.prompts", ("prompt.file",)),
+)
+"""The first setting wins over the others, unless one of them was set in a stronger layer."""
+
+
+def _settle_rivals(layers: list[Layer]) -> tuple[list[Layer], list[str]]:
+    """Leave one way to say the size, the length and the prompts; the notes say what is not used."""
+    notes: list[str] = []
+    for exact_key, loose_keys in RIVALS:
+        exact = first_value(layers, exact_key)
+        if exact is None:
+            continue
+        loose = [(key, chosen) for key in loose_keys if (chosen := first_value(layers, key)) is not None]
+        above = [(key, chosen) for key, chosen in loose if chosen.level < exact.level]
+        if above:
+            layers = [layer.without([exact_key]) for layer in layers]
+            if layers[exact.level].is_user:
+                notes.append(_not_used((exact_key, exact), above[0]))
+        else:
+            layers = [layer.without(loose_keys) for layer in layers]
+            notes += [_not_used(rival, (exact_key, exact)) for rival in loose if rival[1].level == exact.level]
+    # A file rate that a preset brings belongs to the preset's frame rate.
+    fps, save_fps = first_value(layers, "shape.fps"), first_value(layers, "shape.save_fps")
+    if fps and save_fps and fps.level < save_fps.level:
+        layers = [layer.without(["shape.save_fps"]) for layer in layers]
+        if layers[save_fps.level].is_user:
+            notes.append(_not_used(("shape.save_fps", save_fps), ("shape.fps", fps)))
+    return layers, notes
+
+
+def _not_used(loser: tuple[str, Chosen], winner: tuple[str, Chosen]) -> str:
+    return f"{loser[0]} {loser[1].value} ({loser[1].origin}) is not used: {winner[0]} ({winner[1].origin}) wins"
+
+
+# -- launch presets ----------------------------------------------------------------------------------------------
+
+
+def _launch_entry(
+    model: ModelSpec, config: GenerateConfig, size: Size, num_frames: int, plugins: Plugins
+) -> LaunchEntry | None:
+    if not any(info.kind == "launch" and info.name == model.name for info in list_presets(plugins)):
+        return None
+    entries: list[LaunchEntry] = load_preset("launch", model.name, plugins)
+    names = {key: [entry.when[key] for entry in entries if key in entry.when] for key in ("resolution", "duration")}
+    resolution = config.shape.resolution
+    # Exact sizes, and lengths without a name, run like the smallest named ones that are at least as large.
+    if resolution not in names["resolution"]:
+        resolution = covering_resolution(size, names["resolution"])
+    wants_memory = any("min_memory_gib" in entry.when for entry in entries)
+    return choose_launch(
+        entries,
+        resolution=resolution,
+        duration=covering_duration(num_frames, names["duration"]),
+        gpus=config.hardware.gpus,
+        memory_gib=_memory_gib(config.hardware.device, wants_memory),
+    )
+
+
+def _with_launch(layers: Sequence[Layer], model: ModelSpec, launch: LaunchEntry) -> list[Layer]:
+    """Below everything the user said, above the preset of the model."""
+    values = {setting: launch.run[key] for key, setting in RUN_SETTINGS.items() if key in launch.run}
+    layer = Layer(f"launch preset {model.name} #{launch.number}", values, is_user=False)
+    position = next(index for index, other in enumerate(layers) if not other.is_user and other.origin != "auto")
+    return [*layers[:position], layer, *layers[position:]]
+
+
+# -- together ----------------------------------------------------------------------------------------------------
+
+
+def _build(
+    layers: Sequence[Layer], settings: Mapping[str, Setting], model: ModelSpec, plugins: Plugins
+) -> tuple[GenerateConfig, dict[str, str]]:
+    """The validated configuration and the origins of all its values."""
+    never_null = [*BUILT_IN, *NAMED_PARTS, "model.name", "model.variant", "sampling.steps"]
+    never_null += [key for key, setting in settings.items() if not setting.nullable]
+    chosen = merge(layers, never_null)
+    values = {key: entry.value for key, entry in chosen.items()}
+    if values["model.variant"] not in model.variants and model.variants:
+        raise unknown_name(f"variant of {model.name}", str(values["model.variant"]), model.variants)
+    for key, kind in NAMED_PARTS.items():
+        values[key] = plugins.get(kind, str(values[key])).name
+    if values.get("hardware.parallel") is not None:
+        values["hardware.parallel"] = plugins.get("parallelism", str(values["hardware.parallel"])).name
+
+    def origin_of(key: str) -> str:
+        return chosen[key].origin if key in chosen else "default"
+
+    scheduler = plugins.get("scheduler", values["sampling.scheduler"])
+    for prefix, options, owner in (
+        ("model.options", model.options, f"model {model.name}"),
+        ("sampling.scheduler_options", scheduler.options, f"scheduler {scheduler.name}"),
+    ):
+        given = {key[len(prefix) + 1 :]: value for key, value in values.items() if key.startswith(f"{prefix}.")}
+        origins = {name: origin_of(f"{prefix}.{name}") for name in given}
+        complete = _complete_options(options, given, owner, origins)
+        values.update({f"{prefix}.{name}": value for name, value in complete.items()})
+    config = validated(GenerateConfig, nest(values, settings), origin_of)
+    return config, {key: origin_of(key) for key, _ in leaves(config.model_dump(mode="json"))}
+
+
+def validated(config: type[Config], nested: Mapping[str, Any], origin_of: Callable[[str], str]) -> Config:
+    """The configuration object; one UsageError for all values that are wrong. origin_of: dotted key -> place."""
+    try:
+        return config.model_validate(nested)
+    except ValidationError as error:
+        raise_problems(_value_problems(error, origin_of))
+        raise
+
+
+def _value_problems(error: ValidationError, origin_of: Callable[[str], str], prefix: str = "") -> list[Problem]:
+    problems = []
+    for detail in error.errors(include_url=False):
+        key = ".".join(str(part) for part in detail["loc"][: 1 if prefix else 2])
+        name = f"{prefix}{key}" if key else prefix.rstrip(".")
+        reason = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        given = f" {detail['input']!r}" if isinstance(detail["input"], str | int | float) else ""
+        problems.append(Problem(origin_of(key), f"{name}{given}: {reason}"))
+    return problems
+
+
+def _complete_options(
+    options: str | None, given: Mapping[str, Any], owner: str, origins: Mapping[str, str]
+) -> dict[str, Any]:
+    """All options of a model or scheduler, checked by its own options class. options: "module:Class" or None."""
+    options_class: type[BaseModel] | None = None if options is None else load_attribute(options, what=owner)
+    known = list(options_class.model_fields) if options_class else []
+    unknown = [name for name in given if name not in known]
+    has = f"the {owner} has {', '.join(known)}" if known else f"the {owner} has no options"
+    raise_problems(
+        [
+            Problem(origins[name], f"unknown option {name!r} of the {owner}", did_you_mean(name, known) or has)
+            for name in unknown
+        ]
+    )
+    if options_class is None:
+        return {}
+    try:
+        return options_class.model_validate(dict(given)).model_dump(mode="json")
+    except ValidationError as error:
+        raise_problems(_value_problems(error, lambda name: origins.get(name, owner), f"{owner}, option "))
+        raise

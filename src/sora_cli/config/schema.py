@@ -1,0 +1,111 @@
+"""The configuration of each task, as frozen pydantic models that refuse unknown keys.
+
+One word per thing: the flag `--steps`, the YAML key `sampling: {steps: ...}`, the environment variable
+`SORA_SAMPLING__STEPS` and the field `config.sampling.steps` are the same value. `None` means "not set": the
+value then comes from the model, the size or the machine when the task is planned.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DTypeName = Literal["auto", "fp32", "bf16", "fp16"]
+DeviceName = Literal["auto", "cuda", "mps", "cpu"]
+OffloadName = Literal["auto", "none", "model", "block"]
+
+
+class Section(BaseModel):
+    """A group of settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, protected_namespaces=())
+
+
+class PromptSection(Section):
+    """What to show."""
+
+    prompts: tuple[str, ...] = Field((), description="the prompts, each one clip")
+    file: str | None = Field(None, description="text file with one prompt a line; - reads standard input")
+    negative: str | None = Field(None, description="what not to show, where the model's guidance can use it")
+    start_index: Annotated[int, Field(ge=0)] = Field(0, description="first line of the prompt file to use")
+    end_index: int | None = Field(None, description="line of the prompt file to stop before")
+
+
+class ShapeSection(Section):
+    """How large and how long."""
+
+    resolution: str | None = Field(None, description="resolution name, e.g. 720p")
+    aspect_ratio: str | None = Field(None, description="width:height, e.g. 16:9 (landscape)")
+    duration: str | None = Field(None, description="length name, e.g. 4s")
+    size: str | None = Field(None, description="exact size HEIGHTxWIDTH in pixels, wins over resolution")
+    frames: Annotated[int, Field(ge=1)] | None = Field(None, description="exact number of frames, wins over duration")
+    fps: Annotated[float, Field(gt=0, le=240)] | None = Field(None, description="frames per second")
+    save_fps: Annotated[float, Field(gt=0, le=240)] | None = Field(None, description="frame rate of the file only")
+
+
+class OutputSection(Section):
+    """Where the result goes."""
+
+    path: Path | None = Field(None, description="file or folder; default outputs/<prompt>-<seed>.mp4")
+    overwrite: bool = Field(False, description="replace an existing file made with other settings")
+
+
+class SamplingSection(Section):
+    """How the video is sampled."""
+
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = Field(None, description="sampling steps")
+    guidance: Annotated[float, Field(ge=0, le=100)] | None = Field(None, description="classifier-free guidance scale")
+    scheduler: str | None = Field(None, description="scheduler name")
+    scheduler_options: dict[str, Any] = Field({}, description="options of the scheduler")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(42, description="sample k of a prompt uses seed + k")
+    num_samples: Annotated[int, Field(ge=1)] = Field(1, description="clips per prompt")
+    batch_size: Annotated[int, Field(ge=1)] = Field(1, description="clips sampled together")
+
+
+class ConditioningSection(Section):
+    """What the clip is conditioned on besides the prompt."""
+
+    aes: float | None = Field(None, description="aesthetic score put into the prompt, 4 to 7")
+    motion: float | None = Field(None, description="motion score put into the prompt, 0 to 100")
+    camera: str | None = Field(None, description="camera motion put into the prompt, e.g. pan left")
+
+
+class ModelSection(Section):
+    """Which model, and how its numbers are kept."""
+
+    name: str = Field("auto", description="model name; auto takes the best that fits this machine")
+    variant: str | None = Field(None, description="size of the model")
+    weights: str | None = Field(None, description="hub id, folder, file or training run to load instead")
+    dtype: DTypeName = Field("auto", description="number format of the network")
+    attention: str = Field("auto", description="attention backend")
+    vae: str | None = Field(None, description="video autoencoder")
+    text_encoder: str | None = Field(None, description="text encoder")
+    options: dict[str, Any] = Field({}, description="options that only this model has")
+
+
+class HardwareSection(Section):
+    """Where it runs."""
+
+    device: DeviceName = Field("auto", description="device")
+    gpus: Annotated[int, Field(ge=1)] = Field(1, description="number of GPUs (processes)")
+    parallel: str | None = Field(None, description="parallelism plugin")
+    sequence_parallel: Annotated[int, Field(ge=1)] | None = Field(None, description="GPUs that share one clip")
+    offload: OffloadName = Field("auto", description="what is moved off the device while unused")
+    decode_frames: Annotated[int, Field(ge=1)] | None = Field(None, description="latent frames decoded at a time")
+    threads: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="CPU threads; default: the cores this process may use"
+    )
+
+
+class GenerateConfig(Section):
+    """All settings of `sora generate`."""
+
+    prompt: PromptSection = PromptSection()
+    shape: ShapeSection = ShapeSection()
+    output: OutputSection = OutputSection()
+    sampling: SamplingSection = SamplingSection()
+    conditioning: ConditioningSection = ConditioningSection()
+    model: ModelSection = ModelSection()
+    hardware: HardwareSection = HardwareSection()

@@ -1,0 +1,61 @@
+"""Settings as they are shown by `--dry-run` and stored in outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .resolve import Resolved
+    from .schema import GenerateConfig
+
+STORED: Mapping[str, tuple[str, ...] | None] = {
+    "prompt": ("prompts", "file", "negative", "start_index", "end_index"),
+    "shape": None,
+    "sampling": ("steps", "guidance", "scheduler", "scheduler_options", "seed", "num_samples"),
+    "conditioning": None,
+    "model": None,
+}
+"""What influences the picture, by section; None = all of it. Batch size, devices and offload only move rounding errors
+(at least 50 dB apart), and where the file lies does not matter, so they are not stored."""
+
+
+def settings_of(config: GenerateConfig, *, prompt: str | None = None, seed: int | None = None) -> dict[str, Any]:
+    """The JSON-safe settings to store in an output; `resolve_generate(from_settings=...)` takes them back.
+
+    prompt, seed: of one clip out of a run of several; the settings are then those that make this clip alone.
+    Settings that are not set are left out.
+    """
+    everything = config.model_dump(mode="json")
+    stored: dict[str, Any] = {}
+    for section, names in STORED.items():
+        content = {
+            name: value
+            for name, value in everything[section].items()
+            if (names is None or name in names) and value is not None
+        }
+        if content:
+            stored[section] = content
+    if prompt is not None:
+        negative = config.prompt.negative
+        stored["prompt"] = {"prompts": [prompt], **({"negative": negative} if negative is not None else {})}
+    if seed is not None:
+        stored["sampling"] |= {"seed": seed, "num_samples": 1}
+    return stored
+
+
+def resolved_table(resolved: Resolved) -> list[dict[str, Any]]:
+    """One row for each setting: key, JSON-safe value, origin, in the order of the schema."""
+    return [
+        {"key": key, "value": value, "origin": resolved.origins[key]}
+        for key, value in leaves(resolved.config.model_dump(mode="json"))
+    ]
+
+
+def leaves(nested: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Dotted keys and values. An empty mapping has no leaves."""
+    for name, value in nested.items():
+        if isinstance(value, Mapping) and prefix.count(".") < 2:
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,422 @@
+"""How a Typer app of ours is made, and the options that several commands share.
+
+Options that set a value of the configuration default to None, "not given"; only given ones are passed on, so that
+environment, files and presets can fill the rest. Their environment variables are named in the help but are read
+when the configuration is resolved, not by Typer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.models import OptionInfo
+
+from . import complete
+from .errors import UsageError
+from .root import Group
+
+# Parameter name -> dotted key of the configuration; filled by `setting`.
+_KEYS: dict[str, str] = {}
+
+
+def new_app(*, cls: type[Group] = Group, help: str | None = None, epilog: str | None = None) -> typer.Typer:
+    """A Typer app with our conventions: -h, suggestions for misspelt commands, our own errors."""
+    return typer.Typer(
+        cls=cls,
+        help=help,
+        epilog=epilog,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def examples(*lines: str) -> str:
+    """The epilog of a command: commands that work when pasted."""
+    return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in lines)
+
+
+def environment_name(key: str) -> str:
+    """The environment variable of a dotted key: sampling.steps -> SORA_SAMPLING__STEPS."""
+    return "SORA_" + key.upper().replace(".", "__")
+
+
+def setting(
+    key: str,
+    flags: str,
+    help: str,
+    metavar: str | None = None,
+    *,
+    default: str | None = None,
+    values: Callable[[str], list[complete.Value]] | None = None,
+    parameter: str | None = None,
+) -> OptionInfo:
+    """An option that sets `key` of the configuration, in the help panel named after the section.
+
+    flags: separated by spaces. default: what happens when nothing sets it, for the help. parameter: the name of the
+    command's parameter where it is not the last part of the key.
+    """
+    section, _, name = key.partition(".")
+    _KEYS[parameter or name] = key
+    ending = f"default: {default}; " if default else ""
+    option: OptionInfo = typer.Option(
+        *flags.split(),
+        help=f"{help}  ({ending}env: {environment_name(key)})",
+        rich_help_panel=section.title(),
+        metavar=metavar,
+        autocompletion=values,
+    )
+    return option
+
+
+def given_settings(parameters: Mapping[str, Any], prompts: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    """What the user gave, as {section: {key: value}}; parameters that are no settings or not given are left out.
+
+    prompts: the positional ones; a single "-" stands for standard input.
+    """
+    flags: dict[str, dict[str, Any]] = {}
+    if prompts:
+        if "-" in prompts and len(prompts) > 1:
+            raise UsageError("- reads all prompts from standard input", hint="give - alone, or the prompts themselves")
+        flags["prompt"] = {"file": "-"} if prompts[0] == "-" else {"prompts": tuple(prompts)}
+    for parameter, value in parameters.items():
+        if parameter in _KEYS and value is not None:
+            section, key = _KEYS[parameter].split(".")
+            flags.setdefault(section, {})[key] = value
+    return flags
+
+
+def setting_keys() -> dict[str, str]:
+    """Parameter name -> dotted key, for all options made with `setting`."""
+    return dict(_KEYS)
+
+
+# Prompt
+Prompts = Annotated[
+    list[str] | None,
+    typer.Argument(help="what to show, one clip each; - reads one prompt a line from standard input", metavar="PROMPT"),
+]
+PromptFile = Annotated[
+    str | None,
+    setting(
+        "prompt.file",
+        "--prompt-file",
+        "text file with one prompt a line; - reads standard input",
+        "FILE",
+        parameter="prompt_file",
+    ),
+]
+NegativePrompt = Annotated[
+    str | None,
+    setting(
+        "prompt.negative",
+        "--negative-prompt",
+        "what not to show, where the model's guidance can use it",
+        "TEXT",
+        parameter="negative_prompt",
+    ),
+]
+StartIndex = Annotated[
+    int | None,
+    setting(
+        "prompt.start_index", "--start-index", "first line of the prompt file to use, counted from 0", "N", default="0"
+    ),
+]
+EndIndex = Annotated[
+    int | None,
+    setting("prompt.end_index", "--end-index", "line of the prompt file to stop before", "N", default="the last"),
+]
+
+# Shape
+Resolution = Annotated[
+    str | None,
+    setting(
+        "shape.resolution",
+        "-r --res --resolution",
+        "resolution by name, e.g. 720p",
+        "NAME",
+        default="the model's",
+        values=complete.resolutions,
+    ),
+]
+Duration = Annotated[
+    str | None,
+    setting(
+        "shape.duration",
+        "-l --len --duration",
+        "length by name, e.g. 4s",
+        "NAME",
+        default="the model's",
+        values=complete.durations,
+    ),
+]
+AspectRatio = Annotated[
+    str | None,
+    setting(
+        "shape.aspect_ratio",
+        "--aspect-ratio",
+        "width:height; 16:9 is landscape, 9:16 portrait",
+        "W:H",
+        default="16:9",
+        values=complete.aspect_ratios,
+    ),
+]
+Size = Annotated[
+    str | None,
+    setting("shape.size", "--size", "exact height and width in pixels; wins over the resolution", "HxW"),
+]
+Frames = Annotated[
+    int | None,
+    setting("shape.frames", "--frames", "exact number of frames, 1 makes an image; wins over the duration", "N"),
+]
+Fps = Annotated[
+    float | None,
+    setting("shape.fps", "--fps", "frames per second", "RATE", default="the model's"),
+]
+SaveFps = Annotated[
+    float | None,
+    setting("shape.save_fps", "--save-fps", "frame rate of the file only", "RATE", default="--fps"),
+]
+
+# Output
+Output = Annotated[
+    Path | None,
+    setting(
+        "output.path",
+        "-o --output",
+        "file or folder to write",
+        "PATH",
+        default="outputs/<prompt>-<seed>.mp4",
+        parameter="output",
+    ),
+]
+Overwrite = Annotated[
+    bool | None,
+    setting(
+        "output.overwrite",
+        "--overwrite/--no-overwrite",
+        "replace a file that was made with other settings",
+        default="no",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON document", rich_help_panel="Output")]
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", help="print only paths or names, one a line", rich_help_panel="Output")
+]
+
+# Sampling
+Steps = Annotated[
+    int | None,
+    setting("sampling.steps", "--steps", "sampling steps; more is slower and finer", "N", default="the model's"),
+]
+Guidance = Annotated[
+    float | None,
+    setting(
+        "sampling.guidance",
+        "--guidance",
+        "how closely to follow the prompt (classifier-free guidance scale)",
+        "SCALE",
+        default="the model's",
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    setting(
+        "sampling.scheduler",
+        "--scheduler",
+        "how the noise is taken away",
+        "NAME",
+        default="the model's",
+        values=complete.schedulers,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    setting("sampling.seed", "--seed", "sample k of a prompt uses seed + k", "N", default="42"),
+]
+NumSamples = Annotated[
+    int | None,
+    setting("sampling.num_samples", "--num-samples", "clips per prompt", "N", default="1"),
+]
+BatchSize = Annotated[
+    int | None,
+    setting("sampling.batch_size", "--batch-size", "clips sampled together", "N", default="1"),
+]
+
+# Conditioning
+Aes = Annotated[
+    float | None,
+    setting("conditioning.aes", "--aes", "aesthetic score put into the prompt, 4 to 7; above 6 looks best", "SCORE"),
+]
+Motion = Annotated[
+    float | None,
+    setting(
+        "conditioning.motion",
+        "--motion",
+        "motion score put into the prompt, 0 to 100; low is smooth, high is lively",
+        "SCORE",
+    ),
+]
+Camera = Annotated[
+    str | None,
+    setting(
+        "conditioning.camera",
+        "--camera",
+        'camera motion put into the prompt, e.g. "pan left"',
+        "TEXT",
+        values=complete.camera_motions,
+    ),
+]
+
+# Model
+Model = Annotated[
+    str | None,
+    setting(
+        "model.name",
+        "-m --model",
+        "model; auto takes the best that fits this machine",
+        "NAME",
+        default="auto",
+        values=complete.models,
+        parameter="model",
+    ),
+]
+Variant = Annotated[
+    str | None,
+    setting("model.variant", "--variant", "size of the model", "NAME", default="the model's first"),
+]
+ModelOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-O",
+        help=f"option of the model, repeatable; `sora plugins show MODEL` lists them  "
+        f"(env: {environment_name('model.options')}__KEY)",
+        rich_help_panel="Model",
+        metavar="KEY=VALUE",
+    ),
+]
+Weights = Annotated[
+    str | None,
+    setting(
+        "model.weights",
+        "--weights",
+        "hub id, folder, file or training run to load instead of the released weights",
+        "WHERE",
+    ),
+]
+Dtype = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"] | None,
+    setting("model.dtype", "--dtype", "number format of the network", default="auto"),
+]
+Attention = Annotated[
+    str | None,
+    setting(
+        "model.attention",
+        "--attention",
+        "attention backend",
+        "NAME",
+        default="auto",
+        values=complete.attention_backends,
+    ),
+]
+Vae = Annotated[
+    str | None,
+    setting("model.vae", "--vae", "video autoencoder", "NAME", default="the model's", values=complete.vaes),
+]
+TextEncoder = Annotated[
+    str | None,
+    setting(
+        "model.text_encoder",
+        "--text-encoder",
+        "text encoder",
+        "NAME",
+        default="the model's",
+        values=complete.text_encoders,
+    ),
+]
+
+# Hardware
+Device = Annotated[
+    Literal["auto", "cuda", "mps", "cpu"] | None,
+    setting("hardware.device", "--device", "where to run", default="auto"),
+]
+Gpus = Annotated[
+    int | None,
+    setting("hardware.gpus", "--gpus", "number of GPUs (processes)", "N", default="1"),
+]
+Parallel = Annotated[
+    str | None,
+    setting(
+        "hardware.parallel", "--parallel", "how the model is spread over the GPUs", "NAME", values=complete.parallelism
+    ),
+]
+SequenceParallel = Annotated[
+    int | None,
+    setting("hardware.sequence_parallel", "--sequence-parallel", "GPUs that share one clip", "N"),
+]
+Offload = Annotated[
+    Literal["auto", "none", "model", "block"] | None,
+    setting("hardware.offload", "--offload", "what is moved off the device while it is not used", default="auto"),
+]
+DecodeFrames = Annotated[
+    int | None,
+    setting(
+        "hardware.decode_frames",
+        "--decode-frames",
+        "latent frames decoded at a time; fewer needs less memory",
+        "N",
+        default="by memory",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    setting("hardware.threads", "--threads", "CPU threads", "N", default="the cores it may use"),
+]
+
+# Run
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "-n",
+        "--dry-run",
+        help="print the settings with their origins and what would be written, and do nothing",
+        rich_help_panel="Run",
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        help="preset to start from; `sora presets list` shows them",
+        rich_help_panel="Run",
+        metavar="NAME",
+        autocompletion=complete.presets,
+    ),
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="YAML file with settings", rich_help_panel="Run", metavar="FILE")
+]
+From = Annotated[
+    Path | None,
+    typer.Option("-i", "--from", help="use the settings stored in this video", rich_help_panel="Run", metavar="VIDEO"),
+]
+
+
+def _debug(value: bool) -> bool:
+    if value:
+        from .debug import enable_debug
+
+        enable_debug()
+    return value
+
+
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug", help="show tracebacks  (env: SORA_DEBUG)", rich_help_panel="Run", callback=_debug, is_eager=True
+    ),
+]

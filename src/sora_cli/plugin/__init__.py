@@ -1,0 +1,1 @@
+"""The plugin system: hooks, specs, protocols and the manager."""

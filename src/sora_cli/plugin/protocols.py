@@ -1,0 +1,96 @@
+"""What the implementations named in specs look like. Everywhere: B batch, C channels, T frames, H height, W width.
+
+Pixels are float in [-1, 1]; latents are scaled so that the model sees about unit variance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class TextEmbedding(NamedTuple):
+    """Encoded prompts. embeddings: (n, 1, L, D); mask: (n, L) int64, 1 for real tokens, at least one per row."""
+
+    embeddings: Tensor
+    mask: Tensor
+
+
+class TextEncoder(Protocol):
+    """Turns prompts into embeddings."""
+
+    def encode(self, prompts: Sequence[str]) -> TextEmbedding:
+        """Encode n prompts, already carrying score text; the encoder does its own cleaning."""
+        ...
+
+
+class VideoAutoencoder(Protocol):
+    """Between pixels (B, 3, T, H, W) in [-1, 1] and latents (B, C, t, h, w), scaling included."""
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Latents of a clip or an image (T = 1)."""
+        ...
+
+    def decode(self, latents: Tensor, num_frames: int) -> Iterator[Tensor]:
+        """Pixels as consecutive pieces (B, 3, some frames, H, W), `num_frames` frames together, in bounded memory."""
+        ...
+
+
+class DiffusionModel(Protocol):
+    """The network. Called with x (B, C, T, H, W), timestep (B,), y (B, 1, L, D) and the conditioning by keyword."""
+
+    def __call__(self, x: Tensor, timestep: Tensor, y: Tensor, **conditioning: Any) -> Tensor:
+        """Prediction (B, C or 2C, T, H, W), float32."""
+        ...
+
+    def null_text(self, num_prompts: int, length: int) -> Tensor:
+        """The learned embedding of "no text", (num_prompts, 1, length, D)."""
+        ...
+
+
+class SampleRequest(NamedTuple):
+    """All that a scheduler needs to turn noise into latents.
+
+    noise: (n, C, T, H, W) float32. text: the n prompts; null_embeddings: (n, 1, L, D) for the unconditional half,
+    or None to sample without guidance. size: pixel height, width and number of frames; fps: conditioning frame rate.
+    frame_mask: (n, T) in [0, 1] or None; 1 generate, 0 keep the latent already in `noise`, between: edit ratio.
+    null_mask: (n, L) tokens of `null_embeddings` to use; None takes the mask of the text, as the released models do.
+    draw_noise(step) gives the fresh Gaussian (n, C, T, H, W) used to re-noise edited frames at that step.
+    """
+
+    noise: Tensor
+    text: TextEmbedding
+    null_embeddings: Tensor | None
+    height: int
+    width: int
+    num_frames: int
+    latent_frames: int
+    fps: float
+    frame_mask: Tensor | None = None
+    draw_noise: Callable[[int], Tensor] | None = None
+    null_mask: Tensor | None = None
+
+
+class Scheduler(Protocol):
+    """A sampler, and the training objective that belongs to it."""
+
+    def schedule(self, steps: int, *, height: int, width: int, num_frames: int, latent_frames: int) -> Tensor:
+        """The `steps` times, decreasing, float32."""
+        ...
+
+    def sample(
+        self,
+        model: DiffusionModel,
+        request: SampleRequest,
+        *,
+        steps: int,
+        guidance: float,
+        start_step: int = 0,
+        on_step: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Latents (n, C, T, H, W). on_step(done, latents) is called after each step; `start_step` resumes there,
+        with `request.noise` holding the latents after that many steps."""
+        ...

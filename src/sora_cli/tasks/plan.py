@@ -1,0 +1,298 @@
+"""What `sora generate` will do, worked out before anything heavy is imported: clips, sizes, settings, files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sora_cli import version
+from sora_cli.config.settings import settings_of
+from sora_cli.errors import MissingError, UsageError
+from sora_cli.plugin.manager import load_attribute
+from sora_cli.plugin.specs import ModelSpec, SchedulerSpec, Spec, TextEncoderSpec, VAESpec
+from sora_cli.text.prompts import Prompt, parse_prompt, read_prompts, split_segments
+from sora_cli.text.scores import Scores, append_scores
+from sora_cli.video.settings import HASH_KEY
+from sora_cli.video.shapes import ClipShape, resolve_shape
+from sora_cli.weights.locate import LocatedWeights, locate_weights
+
+from .output import name_outputs, settings_hash
+
+if TYPE_CHECKING:
+    from sora_cli.config.resolve import Resolved
+    from sora_cli.config.schema import ConditioningSection, GenerateConfig
+    from sora_cli.plugin.manager import Plugins
+
+#: Single frames are conditioned on this frame rate, not on the clip's: so the released models were trained
+#: (Open-Sora 66a42cd, generation.md section 4).
+IMAGE_FPS = 120.0
+DEFAULT_FPS = 24.0
+AnySpec = TypeVar("AnySpec", bound=Spec)
+
+
+@dataclass(frozen=True)
+class Components:
+    """The specs of the four parts that make a clip."""
+
+    model: ModelSpec
+    vae: VAESpec
+    text_encoder: TextEncoderSpec
+    scheduler: SchedulerSpec
+
+
+@dataclass(frozen=True)
+class ComponentWeights:
+    """Where the weights are; None for a part that needs none."""
+
+    model: LocatedWeights | None
+    vae: LocatedWeights | None
+    text_encoder: LocatedWeights | None
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip to make. prompt: as written, without JSON; text: what is encoded; settings: what is stored with it."""
+
+    prompt: str
+    text: str
+    seed: int
+    path: Path
+    settings: Mapping[str, Any]
+
+    @property
+    def settings_hash(self) -> str:
+        """What tells this clip from one made with other settings."""
+        return str(self.settings[HASH_KEY])
+
+
+@dataclass(frozen=True)
+class GeneratePlan:
+    """All of one run. latent_shape: (C, T, h, w); notes: what the user should know about choices made here."""
+
+    config: GenerateConfig
+    components: Components
+    weights: ComponentWeights
+    shape: ClipShape
+    latent_shape: tuple[int, int, int, int]
+    steps: int
+    guidance: float
+    variant: str
+    model_options: Any
+    scheduler_options: Any
+    clips: tuple[Clip, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the clips are single pictures."""
+        return self.shape.num_frames == 1
+
+    @property
+    def conditioning_fps(self) -> float:
+        """The frame rate told to the model."""
+        return IMAGE_FPS if self.is_image else self.shape.fps
+
+    @cached_property
+    def batches(self) -> list[tuple[Clip, ...]]:
+        """Clips sampled together. The cut is over all clips, finished or not, so that it is the same in every run."""
+        size = self.config.sampling.batch_size
+        return [self.clips[start : start + size] for start in range(0, len(self.clips), size)]
+
+
+def plan_generate(resolved: Resolved, plugins: Plugins, *, need_weights: bool = True) -> GeneratePlan:
+    """Work out a run of `sora generate`. Reads the prompt file and looks for weights, writes nothing.
+
+    need_weights: False lets weights be absent (for a dry run). Raises SoraError for all that can be wrong at this
+    point: prompts, sizes, options, names, missing weights.
+    """
+    config = resolved.config
+    components = find_components(config, plugins)
+    shape = resolve_shape(config.shape, components.model.constraints, config.shape.fps or DEFAULT_FPS)
+    prompts, notes = _prompts(config)
+    guidance = 1.0 if config.sampling.guidance is None else config.sampling.guidance
+    if config.prompt.negative and guidance <= 1:
+        raise UsageError(
+            f"a negative prompt has no effect with guidance {guidance:g}: there is no second half to steer away from",
+            hint="use --guidance above 1, or drop --negative-prompt",
+        )
+    try:
+        weights = locate_components(config, components)
+    except MissingError as error:
+        if need_weights:
+            raise
+        weights = ComponentWeights(None, None, None)
+        notes.append(error.message)
+    plan = GeneratePlan(
+        config=config,
+        components=components,
+        weights=weights,
+        shape=shape,
+        latent_shape=latent_size(components.vae, shape),
+        steps=config.sampling.steps or components.scheduler.default_steps,
+        guidance=guidance,
+        variant=_variant(config, components.model),
+        model_options=load_options(components.model, config.model.options),
+        scheduler_options=load_options(components.scheduler, config.sampling.scheduler_options),
+        clips=(),
+        notes=(*resolved.notes, *shape.notes, *notes),
+    )
+    return replace(plan, clips=tuple(_clips(plan, prompts)))
+
+
+def find_components(config: GenerateConfig, plugins: Plugins) -> Components:
+    """The specs that the configuration names, falling back on the model's own."""
+    model = _spec(plugins, "model", config.model.name, ModelSpec)
+    return Components(
+        model=model,
+        vae=_spec(plugins, "vae", config.model.vae or model.vae, VAESpec),
+        text_encoder=_spec(plugins, "text-encoder", config.model.text_encoder or model.text_encoder, TextEncoderSpec),
+        scheduler=_spec(plugins, "scheduler", config.sampling.scheduler or model.scheduler, SchedulerSpec),
+    )
+
+
+def _spec(plugins: Plugins, kind: str, name: str, spec_class: type[AnySpec]) -> AnySpec:
+    spec = plugins.get(kind, name)
+    assert isinstance(spec, spec_class)  # the plugin manager checked it
+    return spec
+
+
+def locate_components(config: GenerateConfig, components: Components) -> ComponentWeights:
+    """The weights files of the model (or what --weights gives instead), the autoencoder and the text encoder."""
+    model = components.model
+    variant = _variant(config, model)
+    return ComponentWeights(
+        model=locate_weights(
+            model.weights.get(variant), what=f"{model.name} ({variant})", override=config.model.weights
+        ),
+        vae=locate_weights(components.vae.weights, what=components.vae.name),
+        text_encoder=locate_weights(components.text_encoder.weights, what=components.text_encoder.name),
+    )
+
+
+def _variant(config: GenerateConfig, model: ModelSpec) -> str:
+    return config.model.variant or next(iter(model.variants))
+
+
+def load_options(spec: ModelSpec | SchedulerSpec, given: Mapping[str, Any]) -> Any:
+    """The options object of a component, from options that are already checked; None when it has no options class."""
+    return None if spec.options is None else load_attribute(spec.options, what=spec.name)(**given)
+
+
+def latent_size(vae: VAESpec, shape: ClipShape) -> tuple[int, int, int, int]:
+    """Latents (C, T, h, w) of a clip. Raises UsageError when the size does not fit the autoencoder."""
+    stride = vae.spatial_stride
+    if not vae.covers_edges and (shape.height % stride or shape.width % stride):
+        raise UsageError(
+            f"{shape.height}x{shape.width} does not fit the autoencoder {vae.name}: its sizes are multiples of {stride}"
+        )
+    sides = vae.latent_side(shape.height), vae.latent_side(shape.width)
+    return (vae.latent_channels, vae.latent_frames(shape.num_frames), *sides)
+
+
+def _prompts(config: GenerateConfig) -> tuple[list[Prompt], list[str]]:
+    """The prompts of this run, and notes about them."""
+    section = config.prompt
+    notes = []
+    if section.prompts and section.file is not None:
+        notes.append(f"prompts are given, so the prompt file {section.file} is not read")
+    raw_prompts = read_prompts(section.prompts, section.file, section.start_index, section.end_index)
+    prompts = [parse_prompt(raw) for raw in raw_prompts]
+    for prompt in prompts:
+        for key in ("reference_path", "mask_strategy"):
+            if prompt.settings.get(key):
+                raise UsageError(
+                    f"{key!r} in the prompt {prompt.text!r}: generating from pictures and videos is not available yet",
+                    hint="leave it out to generate from the text alone",
+                )
+        if not section.prompts:
+            continue
+        if not prompt.text.strip():
+            raise UsageError("the prompt is empty", hint="put what to show in front of the { }")
+    empty = [section.start_index + index for index, prompt in enumerate(prompts) if not prompt.text.strip()]
+    if empty:
+        notes.append(f"empty prompts in the prompt file, lines counted from 0: {', '.join(map(str, empty))}")
+    return prompts, notes
+
+
+def _clips(plan: GeneratePlan, prompts: Sequence[Prompt]) -> list[Clip]:
+    """One clip per prompt and sample, prompts outermost; sample k has seed S + k."""
+    sampling = plan.config.sampling
+    jobs = [(prompt, sampling.seed + k) for prompt in prompts for k in range(sampling.num_samples)]
+    names = [(prompt.text, seed) for prompt, seed in jobs]
+    paths = name_outputs(names, plan.config.output.path, is_image=plan.is_image)
+    common = picture_record(plan)
+    return [_clip(plan.config, prompt, seed, path, common) for (prompt, seed), path in zip(jobs, paths, strict=True)]
+
+
+def picture_record(plan: GeneratePlan) -> dict[str, Any]:
+    """What all clips of a run share and what their pictures depend on; part of the settings hash."""
+    specs, weights = plan.components, plan.weights
+    return {
+        "shape": shape_record(plan.shape),
+        "model": {
+            "name": specs.model.name,
+            "variant": plan.variant,
+            "dtype": plan.config.model.dtype,
+            "options": options_record(plan.model_options),
+            "weights": _fingerprint(weights.model),
+        },
+        "vae": {"name": specs.vae.name, "weights": _fingerprint(weights.vae)},
+        "text_encoder": {"name": specs.text_encoder.name, "weights": _fingerprint(weights.text_encoder)},
+        "scheduler": {
+            "name": specs.scheduler.name,
+            "options": options_record(plan.scheduler_options),
+            "steps": plan.steps,
+            "guidance": plan.guidance,
+        },
+        "negative_prompt": plan.config.prompt.negative or None,
+    }
+
+
+def _clip(config: GenerateConfig, prompt: Prompt, seed: int, path: Path, common: Mapping[str, Any]) -> Clip:
+    conditioning = config.conditioning.model_copy(
+        update={key: prompt.settings[key] for key in Scores._fields if key in prompt.settings}
+    )
+    scores = Scores(conditioning.aes, conditioning.motion, conditioning.camera)
+    # One clip of one part: only the first segment of a prompt for several parts is used.
+    text = append_scores(split_segments(prompt.text)[0].text, scores)
+    made_from = {**common, "text": text, "seed": seed}
+    settings = {
+        HASH_KEY: settings_hash(made_from),
+        "sora": version(),
+        "prompt": prompt.text,
+        **made_from,
+        "config": stored_config(config, prompt.text, seed, conditioning),
+    }
+    return Clip(prompt.text, text, seed, path, settings)
+
+
+def stored_config(config: GenerateConfig, prompt: str, seed: int, conditioning: ConditioningSection) -> dict[str, Any]:
+    """The configuration that makes this one clip again, as `--from` reads it."""
+    stored = settings_of(config, prompt=prompt, seed=seed)
+    # With nulls: a score that was switched off for this prompt must not come back from the model's preset.
+    return {**stored, "conditioning": conditioning.model_dump(mode="json")}
+
+
+def shape_record(shape: ClipShape) -> dict[str, Any]:
+    """The numbers of a shape, for settings and for people."""
+    return {
+        "height": shape.height,
+        "width": shape.width,
+        "num_frames": shape.num_frames,
+        "fps": float(shape.fps),
+        "save_fps": float(shape.save_fps),
+        "asked_height": shape.asked_height,
+        "asked_width": shape.asked_width,
+    }
+
+
+def options_record(options: Any) -> dict[str, Any]:
+    """The options that differ from their defaults, so that a new option with a default leaves old hashes valid."""
+    return {} if options is None else dict(options.model_dump(mode="json", exclude_defaults=True))
+
+
+def _fingerprint(weights: LocatedWeights | None) -> str | None:
+    return None if weights is None else weights.fingerprint

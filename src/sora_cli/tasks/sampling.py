@@ -1,0 +1,228 @@
+"""From planned clips to files: encode the text, sample batch by batch, decode into the encoder, keep what is done."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sora_cli.console import get_console
+from sora_cli.errors import SoraError, UsageError
+from sora_cli.plugin.protocols import SampleRequest, TextEmbedding
+from sora_cli.video.io import write_image, write_video
+from sora_cli.video.latents import KeptLatents, draw_noise, keep_latents, kept_path, read_kept, to_frames
+
+from .components import LoadedComponents, load_components
+from .output import report
+from .plan import Clip, GeneratePlan
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sora_cli.plugin.manager import Plugins
+
+#: Latents are kept at most every half second, and so that keeping them takes at most 5 % of the time.
+KEEP_SECONDS = 0.5
+KEEP_SHARE = 0.05
+
+
+def make_clips(plan: GeneratePlan, plugins: Plugins, *, done: frozenset[Path]) -> None:
+    """Make every clip whose path is not in `done`, printing each path, in order, when its file is complete."""
+    console = get_console()
+    specs = plan.components
+    names = dict.fromkeys((specs.model.name, specs.vae.name, specs.text_encoder.name))
+    console.note(f"loading {', '.join(names)} ...")
+    parts = load_components(plan, plugins)
+    console.note(f"running on {parts.device.type} in {str(parts.dtype).removeprefix('torch.')}")
+    with torch.inference_mode():
+        for batch in plan.batches:
+            try:
+                _make_batch(plan, parts, batch, done)
+            except torch.OutOfMemoryError as error:
+                raise SoraError(
+                    f"not enough memory on {parts.device.type} for {plan.shape.height}x{plan.shape.width}, "
+                    f"{plan.shape.num_frames} frames, {len(batch)} at a time",
+                    hint="try a smaller --res or --len, or --batch-size 1",
+                ) from error
+
+
+def _make_batch(plan: GeneratePlan, parts: LoadedComponents, batch: Sequence[Clip], done: frozenset[Path]) -> None:
+    """Make the clips of one batch that are not done. Its latents are kept beside the first clip of the batch."""
+    console = get_console()
+    pending = [clip for clip in batch if clip.path not in done]
+    if pending:
+        keeper = LatentKeeper(kept_path(batch[0].path), [clip.settings_hash for clip in pending], plan.steps)
+        try:
+            latents = _sample(plan, parts, pending, keeper)
+        except KeyboardInterrupt:
+            keeper.save()
+            if keeper.saved_step:
+                console.note(
+                    f"kept: {keeper.saved_step} of {plan.steps} steps, in {keeper.path}; the same command goes on there"
+                )
+            raise
+    for clip in batch:
+        if clip.path in done:
+            report(clip.path, "skipped", prompt=clip.prompt, seed=clip.seed)
+            continue
+        try:
+            _write_clip(plan, parts, clip, latents[pending.index(clip)])
+        except KeyboardInterrupt:
+            console.note(f"kept: the sampled latents, in {keeper.path}; the same command goes on with decoding")
+            raise
+        report(clip.path, "resumed" if keeper.resumed_from else "made", prompt=clip.prompt, seed=clip.seed)
+    if pending:
+        keeper.path.unlink(missing_ok=True)
+
+
+class LatentKeeper:
+    """Keeps the latents of a batch on disk while it is sampled, and finds those of an interrupted run."""
+
+    def __init__(self, path: Path, clips: Sequence[str], steps: int) -> None:
+        """path: the file; clips: the settings hash of each row; steps: sampling steps in all."""
+        self.path, self.clips, self.steps = path, tuple(clips), steps
+        self.resumed_from = 0
+        self.saved_step = 0
+        self._step = 0
+        self._latents: Tensor | None = None
+        self._next_save = time.monotonic() + KEEP_SECONDS
+        self._can_save = True
+
+    def find(self) -> Tensor | None:
+        """Latents (n, C, T, H, W) of an interrupted run of the same clips, with `resumed_from` set to their step."""
+        kept = read_kept(self.path)
+        latents = kept.rows(self.clips) if kept is not None and kept.steps == self.steps else None
+        if kept is None or latents is None:
+            if self.path.exists():
+                get_console().note(f"{self.path} is damaged or from other settings; starting over")
+            return None
+        self.resumed_from = self.saved_step = kept.step
+        return latents
+
+    def on_step(self, step: int, latents: Tensor) -> None:
+        """Remember the latents after `step` steps; save them when it is time, and always after the last step."""
+        # A copy, because a sampler may work in place.
+        self._step, self._latents = step, latents.detach().clone()
+        if step == self.steps or time.monotonic() >= self._next_save:
+            self.save()
+
+    def save(self) -> None:
+        """Write the last latents. A full disk does not stop the run: it only cannot be resumed, and says so once."""
+        if self._latents is None or self._step == self.saved_step or not self._can_save:
+            return
+        start = time.monotonic()
+        try:
+            keep_latents(self.path, KeptLatents(self.clips, self._step, self.steps, self._latents))
+        except OSError as error:
+            self._can_save = False
+            get_console().warn(f"the latents cannot be kept for resuming: {error}")
+            return
+        self.saved_step = self._step
+        now = time.monotonic()
+        self._next_save = now + max(KEEP_SECONDS, (now - start) / KEEP_SHARE)
+
+
+def _sample(plan: GeneratePlan, parts: LoadedComponents, clips: Sequence[Clip], keeper: LatentKeeper) -> Tensor:
+    """Latents (n, C, T, H, W) of a batch, from noise or from where an interrupted run stopped."""
+    start = keeper.find()
+    if start is None:
+        start = torch.stack([draw_noise(clip.seed, plan.latent_shape) for clip in clips])
+    elif keeper.resumed_from == plan.steps:
+        return start.to(parts.device)
+    with get_console().progress(_sampling_title(clips, keeper.resumed_from), plan.steps) as progress:
+        progress.update(keeper.resumed_from)
+
+        def on_step(step: int, latents: Tensor) -> None:
+            keeper.on_step(step, latents)
+            progress.update(step)
+
+        return parts.scheduler.sample(
+            parts.model,
+            _request(plan, parts, clips, start.to(parts.device)),
+            steps=plan.steps,
+            guidance=plan.guidance,
+            start_step=keeper.resumed_from,
+            on_step=on_step,
+        )
+
+
+def _sampling_title(clips: Sequence[Clip], step: int) -> str:
+    names = clips[0].path.name if len(clips) == 1 else f"{clips[0].path.name} and {len(clips) - 1} more"
+    return f"sampling {names}" + (f" from step {step}" if step else "")
+
+
+def _request(plan: GeneratePlan, parts: LoadedComponents, clips: Sequence[Clip], noise: Tensor) -> SampleRequest:
+    text = _encode(parts, [clip.text for clip in clips])
+    null_embeddings, null_mask = _unconditional(plan, parts, text)
+    return SampleRequest(
+        noise=noise,
+        text=text,
+        null_embeddings=null_embeddings,
+        null_mask=null_mask,
+        height=plan.shape.asked_height,
+        width=plan.shape.asked_width,
+        num_frames=plan.shape.num_frames,
+        latent_frames=plan.latent_shape[1],
+        fps=plan.conditioning_fps,
+    )
+
+
+def _encode(parts: LoadedComponents, texts: Sequence[str]) -> TextEmbedding:
+    embeddings, mask = parts.text_encoder.encode(texts)
+    return TextEmbedding(embeddings.to(parts.device), mask.to(parts.device))
+
+
+def _unconditional(
+    plan: GeneratePlan, parts: LoadedComponents, text: TextEmbedding
+) -> tuple[Tensor | None, Tensor | None]:
+    """Embeddings (n, 1, L, D) for the half that guidance steers away from, and their token mask (n, L).
+
+    The learned "no text" has no mask of its own: it is cut to each prompt's length, as in training. A negative prompt
+    takes its place with its own mask. None without guidance.
+    """
+    if plan.guidance == 1:
+        return None, None
+    count, _, length, _ = text.embeddings.shape
+    if plan.config.prompt.negative:
+        negative = _encode(parts, [plan.config.prompt.negative])
+        return negative.embeddings.expand(count, -1, -1, -1), negative.mask.expand(count, -1)
+    if not hasattr(parts.model, "null_text"):
+        raise UsageError(
+            f"{plan.components.model.name} has learned no empty prompt, so guidance {plan.guidance:g} is not possible",
+            hint="use --guidance 1, or give --negative-prompt",
+        )
+    return parts.model.null_text(count, length).to(text.embeddings), None
+
+
+def _write_clip(plan: GeneratePlan, parts: LoadedComponents, clip: Clip, latents: Tensor) -> None:
+    """Decode latents (C, T, H, W) and write the file. Each clip is decoded alone: no batch changes its bytes."""
+    # Closed here, whatever happens, so that no progress bar is left when an error is printed.
+    with contextlib.closing(_decode(plan, parts, clip, latents[None])) as frames:
+        if plan.is_image:
+            write_image(clip.path, np.concatenate(list(frames))[0], clip.settings)
+        else:
+            write_video(clip.path, frames, plan.shape.save_fps, clip.settings)
+
+
+def _decode(
+    plan: GeneratePlan, parts: LoadedComponents, clip: Clip, latents: Tensor
+) -> Generator[NDArray[np.uint8], None, None]:
+    """Frames (T, H, W, 3) uint8 piece by piece. Raises ValueError when the decoder gives another shape than planned."""
+    shape, done = plan.shape, 0
+    with get_console().progress(f"decoding {clip.path.name}", shape.num_frames) as progress:
+        for pixels in parts.vae.decode(latents, shape.num_frames):
+            # An autoencoder of whole blocks decodes a little more than the clip at the right and bottom.
+            frames = to_frames(pixels[0, :, :, : shape.height, : shape.width])
+            if frames.shape[1:] != (shape.height, shape.width, 3):
+                raise ValueError(f"{plan.components.vae.name} decoded frames of {frames.shape[1:]}, not {shape}")
+            done += len(frames)
+            yield frames
+            progress.update(done)
+    if done != shape.num_frames:
+        raise ValueError(f"{plan.components.vae.name} decoded {done} frames, not {shape.num_frames}")

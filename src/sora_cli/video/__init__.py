@@ -1,0 +1,1 @@
+"""Video files, clip shapes and pixel formats."""

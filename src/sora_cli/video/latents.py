@@ -1,0 +1,87 @@
+"""From decoded pixels to 8-bit frames, and latents kept on disk so that an interrupted run can go on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def to_frames(pixels: Tensor) -> NDArray[np.uint8]:
+    """Pixels (3, T, H, W) in [-1, 1] to frames (T, H, W, 3) uint8.
+
+    Clamp, map to [0, 255], add one half and truncate: generation.md section 14, as the released samples were written.
+    """
+    values = (pixels.float().clamp(-1, 1) + 1) / 2 * 255 + 0.5
+    frames: NDArray[np.uint8] = values.clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0).contiguous().cpu().numpy()
+    return frames
+
+
+def draw_noise(seed: int, shape: tuple[int, int, int, int]) -> Tensor:
+    """Gaussian noise (C, T, H, W), float32 on the CPU: the same for a seed on every device and in every batch."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float32)
+
+
+def kept_path(output: Path) -> Path:
+    """Where the latents of an unfinished output are kept."""
+    return output.with_name(output.name + ".partial.safetensors")
+
+
+@dataclass(frozen=True)
+class KeptLatents:
+    """Latents (n, C, T, H, W) float32 after `step` of `steps` steps; clips: the settings hash of each row."""
+
+    clips: tuple[str, ...]
+    step: int
+    steps: int
+    latents: Tensor
+
+    def rows(self, clips: tuple[str, ...]) -> Tensor | None:
+        """The latents of these clips in this order, or None when one is not here."""
+        if not set(clips) <= set(self.clips):
+            return None
+        return self.latents[[self.clips.index(clip) for clip in clips]]
+
+
+def keep_latents(path: Path, kept: KeptLatents) -> None:
+    """Write latents so that the file is the old one or the new one, never half of one. Raises OSError."""
+    temporary = path.with_name(path.name + ".new")
+    metadata = {"clips": json.dumps(kept.clips), "step": str(kept.step), "steps": str(kept.steps)}
+    try:
+        try:
+            save_file({"latents": kept.latents.float().cpu().contiguous()}, temporary, metadata=metadata)
+        except SafetensorError as error:  # how the library reports a failed write
+            raise OSError(str(error)) from error
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_kept(path: Path) -> KeptLatents | None:
+    """The latents kept at `path`, or None when there are none or they cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            return KeptLatents(
+                clips=tuple(json.loads(metadata["clips"])),
+                step=int(metadata["step"]),
+                steps=int(metadata["steps"]),
+                latents=file.get_tensor("latents"),
+            )
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None

@@ -1,0 +1,1 @@
+"""Finding and loading the weights of models, autoencoders and text encoders."""

@@ -1,0 +1,118 @@
+"""Loading weights into a network that was built without any: no memory spent twice, nothing missing unnoticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from sora_cli.errors import SoraError
+
+if TYPE_CHECKING:
+    from .locate import LocatedWeights
+
+#: How many names a report lists before it only counts.
+MAX_NAMES = 10
+
+
+def load_network(
+    build: Callable[[], nn.Module],
+    weights: LocatedWeights,
+    *,
+    what: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    map_keys: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
+) -> nn.Module:
+    """The network of `build`, with these weights, on `device`, in evaluation mode, needing no gradients.
+
+    build: makes the network; called on the meta device, so it allocates nothing. map_keys: from the file's names to
+    the network's. Parameters get `dtype`; buffers keep the file's number format, since tables of positions and the
+    like are not to be rounded. Raises SoraError naming missing, unexpected and mis-shaped tensors.
+    """
+    with torch.device("meta"):
+        network = build()
+    tensors = read_tensors(weights.files, device=device)
+    if map_keys is not None:
+        tensors = map_keys(tensors)
+    check_tensors(network, tensors, what=what, source=weights.folder)
+    parameters = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+    for name in parameters & tensors.keys():
+        if tensors[name].is_floating_point():
+            tensors[name] = tensors[name].to(dtype)
+    network.load_state_dict(tensors, strict=True, assign=True)
+    network.requires_grad_(False).eval()
+    left = [name for name, buffer in network.named_buffers() if buffer.is_meta]
+    if left:
+        raise TypeError(f"{type(network).__name__} has buffers that are not in its state dict: {', '.join(left)}")
+    return network.to(device)
+
+
+def read_tensors(files: Sequence[Path], *, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """All tensors of one or several files (shards) by name; pickled ones are read with `weights_only=True`.
+
+    Raises SoraError for a damaged file, one that needs more than tensors to unpickle, or a name in two files.
+    """
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        for name, tensor in _read_file(file, device).items():
+            if name in tensors:
+                raise SoraError(f"{name} is in more than one of {', '.join(path.name for path in files)}")
+            tensors[name] = tensor
+    return tensors
+
+
+def _read_file(file: Path, device: torch.device | str) -> Mapping[str, Tensor]:
+    import pickle
+
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file, device=str(device))
+        content = torch.load(file, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise SoraError(
+            f"{file} holds more than tensors and is not loaded: {str(error).splitlines()[0]}",
+            hint="convert it to safetensors where you trust it",
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        raise SoraError(
+            f"cannot read the weights file {file}: {error}", hint="it may be cut off; fetch it again"
+        ) from error
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        keys = (
+            ", ".join(map(str, list(content)[:MAX_NAMES])) if isinstance(content, Mapping) else type(content).__name__
+        )
+        raise SoraError(f"{file} is not a table of tensors (it holds: {keys})")
+    return content
+
+
+def check_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, what: str, source: Path) -> None:
+    """Raise SoraError unless `tensors` are exactly the state of `network`, by name and shape."""
+    wanted = network.state_dict()
+    shapes = [
+        f"{name} is {tuple(tensors[name].shape)}, wanted {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    problems = {
+        "missing": wanted.keys() - tensors.keys(),
+        "unexpected": tensors.keys() - wanted.keys(),
+        "of another shape": shapes,
+    }
+    lines = [f"{len(names)} {kind}: {_listed(sorted(names))}" for kind, names in problems.items() if names]
+    if lines:
+        raise SoraError(
+            f"the weights in {source} do not fit {what}",
+            hint="\n".join([*lines, "is this the right --variant, and the right file?"]),
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more

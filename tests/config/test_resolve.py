@@ -1,0 +1,368 @@
+"""Precedence, origins, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sora_cli.config.resolve import resolve_generate, resolved_table, settings_of
+from sora_cli.errors import MissingError, SoraError, UsageError
+
+
+@pytest.fixture
+def resolve(plugins, tmp_path):
+    """`resolve_generate` with the tiny plugins, an empty home and an empty folder."""
+
+    def run(flags=None, *, env=None, project=None, user=None, config=None, **more):
+        cwd = tmp_path / "work"
+        cwd.mkdir(exist_ok=True)
+        environ = {"HOME": str(tmp_path / "home"), **(env or {})}
+        if project is not None:
+            (cwd / "sora.yaml").write_text(project)
+        if user is not None:
+            place = tmp_path / "home" / ".config" / "sora"
+            place.mkdir(parents=True, exist_ok=True)
+            (place / "config.yaml").write_text(user)
+        if config is not None:
+            (tmp_path / "c.yaml").write_text(config)
+            more["config_file"] = tmp_path / "c.yaml"
+        return resolve_generate(flags or {}, plugins=plugins, environ=environ, cwd=cwd, **more)
+
+    return run
+
+
+def test_every_level_of_precedence(resolve, with_presets, tmp_path):
+    """Take the strongest level away, one at a time, and see the next one win."""
+    with_presets({"models/tiny.yaml": "sampling: {steps: 8}\n", "generate/mine.yaml": "sampling: {steps: 7}\n"})
+    levels = [
+        ("flag", {"flags": {"sampling": {"steps": 1}}}),
+        ("environment SORA_SAMPLING__STEPS", {"env": {"SORA_SAMPLING__STEPS": "2"}}),
+        (f"--config {tmp_path / 'c.yaml'}", {"config": "sampling: {steps: 3}"}),
+        ("--from", {"from_settings": {"sampling": {"steps": 4}}}),
+        ("file sora.yaml", {"project": "sampling: {steps: 5}"}),
+        (f"user file {tmp_path / 'home' / '.config' / 'sora' / 'config.yaml'}", {"user": "sampling: {steps: 6}"}),
+        ("preset mine", {"preset": "mine"}),
+        ("model preset tiny", {}),
+    ]
+    # Files stay on disk between calls, so go from the weakest level up.
+    given = {}
+    for steps, (origin, argument) in reversed(list(enumerate(levels, start=1))):
+        given |= argument
+        resolved = resolve(**given)
+        assert (resolved.config.sampling.steps, resolved.origins["sampling.steps"]) == (steps, origin)
+
+
+def test_defaults_of_specs_and_built_in(resolve):
+    resolved = resolve()
+    assert resolved.config.model.name == "tiny"
+    assert resolved.config.model.variant == "base"
+    assert resolved.config.model.vae == "blocks"
+    assert resolved.config.sampling.scheduler == "flow"
+    assert resolved.config.sampling.scheduler_options == {"shift": 1.0}
+    assert resolved.config.model.options == {"reference_rounding": False, "window": 4}
+    expected = {
+        "model.name": "auto",
+        "model.vae": "model tiny",
+        "sampling.steps": "scheduler flow",
+        "sampling.guidance": "default",
+        "shape.resolution": "default",
+        "sampling.seed": "default",
+        "model.options.window": "default",
+    }
+    assert {key: resolved.origins[key] for key in expected} == expected
+    assert resolved.notes == ()
+
+
+def test_the_table_has_every_setting_and_is_json(resolve):
+    resolved = resolve({"output": {"path": "x.mp4"}}, options=["window=2"])
+    table = resolved_table(resolved)
+    assert json.loads(json.dumps(table)) == table
+    rows = {row["key"]: row for row in table}
+    assert rows["output.path"] == {"key": "output.path", "value": "x.mp4", "origin": "flag"}
+    assert rows["model.options.window"] == {"key": "model.options.window", "value": 2, "origin": "flag"}
+    assert rows["conditioning.aes"] == {"key": "conditioning.aes", "value": None, "origin": "default"}
+    assert set(rows) == set(resolved.origins)
+
+
+def test_names_are_canonical(resolve):
+    resolved = resolve({"model": {"name": "small"}, "sampling": {"scheduler": "f"}})
+    assert (resolved.config.model.name, resolved.config.sampling.scheduler) == ("tiny", "flow")
+    assert resolved.origins["model.name"] == "flag"
+
+
+def test_auto_takes_the_best_that_fits(resolve, gpus):
+    assert resolve().config.model.name == "tiny"
+    gpus(1, 80.0)
+    assert resolve().config.model.name == "giant"
+    assert resolve({"hardware": {"device": "cpu"}}).config.model.name == "tiny"
+    assert resolve({"model": {"name": "auto"}}).origins["model.name"] == "flag (auto)"
+    gpus(1, 24.0)
+    assert resolve().config.model.name == "tiny"
+
+
+def test_no_model_fits(resolve, plugins):
+    plugins.by_kind["model"] = {}
+    with pytest.raises(MissingError, match="no installed model"):
+        resolve()
+
+
+# -- values --------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_that_are_names(resolve):
+    resolved = resolve(project="shape: {resolution: 512, aspect_ratio: 1:1}")
+    assert (resolved.config.shape.resolution, resolved.config.shape.aspect_ratio) == ("512", "1:1")
+
+
+def test_text_in_the_environment_is_taken_as_it_is(resolve):
+    env = {
+        "SORA_PROMPT__PROMPTS": "a cat: the film",
+        "SORA_CONDITIONING__CAMERA": "pan left",
+        "SORA_SAMPLING__SEED": "",
+    }
+    resolved = resolve(env=env)
+    assert resolved.config.prompt.prompts == ("a cat: the film",)
+    assert resolved.config.conditioning.camera == "pan left"
+    assert resolved.origins["sampling.seed"] == "default"
+    assert resolve(env={"SORA_PROMPT__PROMPTS": "[a, b]"}).config.prompt.prompts == ("a", "b")
+
+
+def test_options_from_everywhere(resolve):
+    resolved = resolve(
+        options=["reference_rounding=true", "scheduler.shift=3"],
+        env={"SORA_MODEL__OPTIONS__WINDOW": "2", "SORA_SAMPLING__SCHEDULER_OPTIONS": "{shift: 9}"},
+    )
+    assert resolved.config.model.options == {"reference_rounding": True, "window": 2}
+    assert resolved.config.sampling.scheduler_options == {"shift": 3.0}
+    assert resolved.origins["model.options.window"] == "environment SORA_MODEL__OPTIONS__WINDOW"
+
+
+def test_null_hides_a_weaker_value(resolve):
+    user = "conditioning: {aes: 6.5, motion: 3}\nsampling: {steps: 5}\n"
+    resolved = resolve(user=user, project="conditioning: {aes: null}\nsampling: {steps: null}\n")
+    assert (resolved.config.conditioning.aes, resolved.config.conditioning.motion) == (None, 3)
+    assert resolved.origins["conditioning.aes"] == "file sora.yaml"
+    # A run needs steps: there null is "not set here".
+    assert resolved.config.sampling.steps == 5
+
+
+def test_options_for_another_model_or_scheduler_are_not_used(resolve):
+    project = "model: {name: tiny, options: {window: 2}}\nsampling: {scheduler: flow, scheduler_options: {shift: 2}}\n"
+    resolved = resolve({"model": {"name": "giant"}, "sampling": {"scheduler": "steps"}}, project=project)
+    assert resolved.config.model.options == {}
+    assert resolved.config.sampling.scheduler_options == {}
+    assert resolved.config.sampling.steps == 100
+    assert resolved.notes == (
+        "model.options.window (file sora.yaml) is for tiny and not used",
+        "sampling.scheduler_options.shift (file sora.yaml) is for flow and not used",
+    )
+
+
+# -- settings that exclude each other ------------------------------------------------------------------------------
+
+
+def test_a_weaker_size_gives_way_to_a_stronger_resolution(resolve):
+    resolved = resolve({"shape": {"resolution": "360p"}}, project="shape: {size: 480x848, frames: 17}")
+    assert (resolved.config.shape.size, resolved.config.shape.resolution) == (None, "360p")
+    assert resolved.config.shape.frames == 17
+    assert resolved.config.shape.duration is None
+    assert resolved.notes == ("shape.size 480x848 (file sora.yaml) is not used: shape.resolution (flag) wins",)
+
+
+def test_a_stronger_or_equal_size_wins(resolve):
+    resolved = resolve({"shape": {"size": "480x848"}}, project="shape: {resolution: 360p}")
+    assert (resolved.config.shape.size, resolved.config.shape.resolution) == ("480x848", None)
+    assert resolved.notes == ()
+    resolved = resolve({"shape": {"size": "480x848", "resolution": "360p"}})
+    assert (resolved.config.shape.size, resolved.config.shape.resolution) == ("480x848", None)
+    assert resolved.notes == ("shape.resolution 360p (flag) is not used: shape.size (flag) wins",)
+
+
+def test_frames_and_duration(resolve):
+    resolved = resolve({"shape": {"duration": "4s"}}, project="shape: {frames: 17}")
+    assert (resolved.config.shape.frames, resolved.config.shape.duration) == (None, "4s")
+    resolved = resolve({"shape": {"frames": 33}}, project="shape: {duration: 4s}")
+    assert (resolved.config.shape.frames, resolved.config.shape.duration) == (33, None)
+
+
+def test_a_file_rate_belongs_to_its_frame_rate(resolve, with_presets):
+    with_presets({"models/tiny.yaml": "shape: {fps: 24, save_fps: 24}\n"})
+    assert resolve().config.shape.save_fps == 24
+    resolved = resolve({"shape": {"fps": 12}})
+    assert (resolved.config.shape.fps, resolved.config.shape.save_fps) == (12, None)
+    assert resolve({"shape": {"fps": 12, "save_fps": 30}}).config.shape.save_fps == 30
+
+
+def test_a_prompt_file_on_the_command_line_replaces_stored_prompts(resolve):
+    resolved = resolve({"prompt": {"file": "p.txt"}}, from_settings={"prompt": {"prompts": ["a"]}})
+    assert (resolved.config.prompt.prompts, resolved.config.prompt.file) == ((), "p.txt")
+
+
+# -- what is refused -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        ({"project": "sampling:\n  stpes: 3\n"}, "sora.yaml:2: unknown setting 'sampling.stpes'", "mean 'steps'?"),
+        ({"project": "steps: 3\n"}, "sora.yaml:1: unknown setting 'steps'", "mean 'sampling.steps'?"),
+        ({"project": "shape: {seed: 3}\n"}, "unknown setting 'shape.seed'", "mean 'sampling.seed'?"),
+        ({"project": "samplng: {}\n"}, "unknown setting 'samplng'", "mean 'sampling'?"),
+        ({"project": "sampling: 3\n"}, "'sampling' must hold `name: value` lines, not 3", None),
+        ({"project": "- 1\n"}, "sora.yaml: settings must be", None),
+        ({"project": "model: {options: 3}\n"}, "'model.options' must hold", None),
+        ({"project": "a: [\n"}, "sora.yaml:2: not valid YAML", None),
+        ({"env": {"SORA_STEPS": "3"}}, "unknown variable SORA_STEPS", "mean 'SORA_SAMPLING__STEPS'?"),
+        ({"env": {"SORA_SAMPLING__STEP": "3"}}, "unknown variable SORA_SAMPLING__STEP", "'SORA_SAMPLING__STEPS'?"),
+        ({"env": {"SORA_PLUGIN": "x"}}, "unknown variable SORA_PLUGIN", "mean 'SORA_PLUGINS'?"),
+        ({"env": {"SORA_MODEL__OPTIONS": "3"}}, "SORA_MODEL__OPTIONS must hold", None),
+        ({"options": ["windwo=3"]}, "flag: unknown option 'windwo' of the model tiny", "mean 'window'?"),
+        ({"options": ["xyz=3"]}, "unknown option 'xyz'", "has reference_rounding, window"),
+        ({"options": ["scheduler.shfit=3"]}, "unknown option 'shfit' of the scheduler flow", "mean 'shift'?"),
+        ({"options": ["window"]}, "-O 'window' is not KEY=VALUE", "example"),
+        ({"options": ["window=[1"]}, "-O window: not valid YAML", None),
+        ({"options": ["window=0"]}, "flag: model tiny, option window 0: must be greater than or equal to 1", None),
+        ({"flags": {"sampling": {"steps": 0}}}, "flag: sampling.steps 0: must be greater than", None),
+        ({"env": {"SORA_SAMPLING__STEPS": "many"}}, "environment SORA_SAMPLING__STEPS: sampling.steps 'many'", None),
+        ({"flags": {"model": {"dtype": "bf15"}}}, "model.dtype 'bf15': must be 'auto', 'fp32', 'bf16' or 'fp16'", None),
+        ({"flags": {"model": {"name": "tinny"}}}, "unknown model 'tinny'", "mean 'tiny'?"),
+        ({"flags": {"model": {"variant": "bse"}}}, "unknown variant of tiny 'bse'", "mean 'base'?"),
+        ({"flags": {"model": {"vae": "block"}}}, "unknown vae 'block'", "mean 'blocks'?"),
+        ({"flags": {"sampling": {"scheduler": "flwo"}}}, "unknown scheduler 'flwo'", "mean 'flow'?"),
+        ({"flags": {"hardware": {"parallel": "singel"}}}, "unknown parallelism 'singel'", "mean 'single'?"),
+        ({"flags": {"shape": {"resolution": "240"}}}, "unknown resolution '240'", "mean '240p'?"),
+        ({"preset": "fsat"}, "unknown preset 'fsat'", "mean 'fast'?"),
+        ({"preset": "nano"}, "'nano' is a model, not a preset", "-m nano"),
+        ({"flags": {"hardware": {"gpus": 2}}}, "2 GPUs asked for, but this machine has no NVIDIA GPU", "--device cpu"),
+    ],
+)
+def test_mistakes_say_what_to_do(resolve, arguments, message, hint):
+    with pytest.raises(UsageError) as caught:
+        resolve(**arguments)
+    assert message in caught.value.message
+    assert caught.value.exit_code == 2
+    if hint is not None:
+        assert hint in (caught.value.hint or "")
+
+
+def test_all_problems_of_one_kind_together(resolve):
+    with pytest.raises(UsageError) as caught:
+        resolve(project="sampling:\n  stpes: 3\n  guidanse: 3\nhardwear: {}\n")
+    assert caught.value.message == "3 problems in the settings"
+    lines = caught.value.hint.splitlines()
+    assert [line.split(": ")[0].rsplit(":")[-1] for line in lines] == ["2", "3", "4"]
+    with pytest.raises(UsageError, match="2 problems"):
+        resolve(project="samplin: {}", env={"SORA_STEPS": "1"})
+    with pytest.raises(UsageError) as caught:
+        resolve({"sampling": {"steps": 0, "seed": -1}}, project="", env={"SORA_SHAPE__FPS": "0"})
+    assert "sampling.steps" in caught.value.hint
+    assert "sampling.seed" in caught.value.hint
+    assert "environment SORA_SHAPE__FPS: shape.fps 0" in caught.value.hint
+
+
+def test_other_variables_are_left_alone(resolve):
+    resolve(env={"SORA_PLUGINS": "tiny", "SORA_DEBUG": "1", "SORA_CACHE": "/x", "SORA_HOME": "/y", "SORACLE": "1"})
+
+
+def test_a_model_with_presets_but_without_a_plugin(resolve):
+    with pytest.raises(
+        MissingError, match=r"presets for the model 'opensora-v1\.2', but no installed plugin"
+    ) as caught:
+        resolve({"model": {"name": "opensora-v1.2"}})
+    assert caught.value.exit_code == 3
+    assert "sora plugins list --kind model" in caught.value.hint
+
+
+def test_a_plugin_whose_options_do_not_import(resolve, plugins):
+    import dataclasses
+
+    plugins.add("model", dataclasses.replace(plugins.get("model", "tiny"), options="nowhere.at_all:Options"))
+    with pytest.raises(SoraError, match="model tiny"):
+        resolve({"model": {"name": "tiny"}})
+
+
+# -- launch presets ------------------------------------------------------------------------------------------------
+
+LAUNCH = """
+- when: {resolution: 240p, duration: 2s, gpus: 1, min_memory_gib: 40}
+  run: {processes: 1, sequence: 1, dtype: bf16, offload: none, decode_frames: 3}
+  env: {A: "1"}
+  expect: {memory_gib: 30, source: estimated}
+- when: {gpus: 2}
+  run: {processes: 2, sequence: 2, dtype: bf16}
+- when: {}
+  run: {offload: block}
+"""
+
+
+def test_the_launch_preset_fills_what_is_open(resolve, with_presets, gpus):
+    with_presets({"launch/tiny.yaml": LAUNCH, "models/tiny.yaml": "model: {dtype: fp16}\n"})
+    named = {"model": {"name": "tiny"}}
+    resolved = resolve(named)
+    assert (resolved.config.hardware.offload, resolved.origins["hardware.offload"]) == (
+        "block",
+        "launch preset tiny #3",
+    )
+    assert (resolved.config.model.dtype, resolved.origins["model.dtype"]) == ("fp16", "model preset tiny")
+    gpus(2, 80.0)
+    resolved = resolve(named)
+    assert resolved.launch.expect["memory_gib"] == 30
+    assert (resolved.config.model.dtype, resolved.config.hardware.decode_frames) == ("bf16", 3)
+    resolved = resolve(named, project="model: {dtype: fp32}\nhardware: {offload: model}")
+    assert (resolved.config.model.dtype, resolved.config.hardware.offload) == ("fp32", "model")
+    resolved = resolve({**named, "hardware": {"gpus": 2}})
+    assert (resolved.launch.number, resolved.config.hardware.sequence_parallel) == (2, 2)
+
+
+def test_sizes_without_a_name_use_the_entry_that_covers_them(resolve, with_presets, gpus):
+    with_presets({"launch/tiny.yaml": LAUNCH})
+    gpus(1, 80.0)
+    for shape, number in (
+        ({"size": "144x256", "frames": 17}, 1),
+        ({"size": "240x424", "duration": "1s"}, 1),
+        ({"resolution": "256", "aspect_ratio": "1:1"}, 1),
+        ({"size": "480x848"}, 3),
+        ({"duration": "4s"}, 3),
+    ):
+        assert resolve({"model": {"name": "tiny"}, "shape": shape}).launch.number == number, shape
+
+
+# -- stored settings -----------------------------------------------------------------------------------------------
+
+
+def test_stored_settings_give_the_same_configuration_back(resolve):
+    flags = {
+        "prompt": {"prompts": ["a cat", "a dog"], "negative": "rain"},
+        "shape": {"resolution": "360p", "aspect_ratio": "1:1", "frames": 17},
+        "sampling": {"steps": 3, "num_samples": 2, "batch_size": 2, "seed": 5},
+        "conditioning": {"motion": 4.0},
+        "output": {"path": "x"},
+        "hardware": {"device": "cpu", "threads": 1},
+    }
+    config = resolve(flags, options=["window=2"]).config
+    stored = json.loads(json.dumps(settings_of(config)))
+    back = resolve(from_settings=stored).config
+    assert settings_of(back) == stored
+    for section in ("prompt", "shape", "conditioning", "model"):
+        assert getattr(back, section) == getattr(config, section)
+    # What only says where and how fast is not stored.
+    assert "output" not in stored
+    assert "hardware" not in stored
+    assert "batch_size" not in stored["sampling"]
+    # The record in a video holds the same under "config".
+    assert resolve(from_settings={"settings_hash": "0", "config": stored}).config == back
+
+
+def test_settings_of_one_clip(resolve):
+    config = resolve({"prompt": {"prompts": ["a", "b"]}, "sampling": {"num_samples": 3}}).config
+    stored = settings_of(config, prompt="b", seed=44)
+    assert stored["prompt"] == {"prompts": ["b"]}
+    assert (stored["sampling"]["seed"], stored["sampling"]["num_samples"]) == (44, 1)
+
+
+def test_a_flag_beats_stored_settings(resolve):
+    stored = settings_of(resolve({"sampling": {"seed": 5}, "shape": {"size": "64x64"}}).config)
+    resolved = resolve({"shape": {"resolution": "144p"}}, from_settings=stored)
+    assert (resolved.config.sampling.seed, resolved.config.shape.size) == (5, None)
+    assert resolved.config.shape.resolution == "144p"

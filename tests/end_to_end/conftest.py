@@ -1,0 +1,44 @@
+"""The real executable with a tiny model that is installed beside it, as any plugin would be."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from executable import Executable
+
+
+@pytest.fixture(scope="session")
+def tiny_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to put on the path: the tiny plugin with weights and with the metadata an installer would write."""
+    import torch
+    from safetensors.torch import save_file
+
+    site = tmp_path_factory.mktemp("site")
+    package = site / "sora_tiny"
+    shutil.copytree(Path(__file__).parent / "tiny" / "sora_tiny", package, ignore=shutil.ignore_patterns("__pycache__"))
+    metadata = site / "sora_tiny-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: sora-tiny\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[sora]\ntiny = sora_tiny\n")
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "mix.weight": (4, 4, 3, 3, 3),
+        "mix.bias": (4,),
+        "text.weight": (4, 8),
+        "text.bias": (4,),
+        "null": (32, 8),
+    }
+    tensors = {name: torch.randn(shape, generator=generator) * 0.2 for name, shape in shapes.items()}
+    save_file(tensors, package / "model.safetensors")
+    return site
+
+
+@pytest.fixture
+def executable(tiny_site: Path, add_site: Callable[[Path], None]) -> Executable:
+    """The executable, in the empty working folder and home that every test has."""
+    add_site(tiny_site)
+    return Executable(Path.cwd(), {**os.environ, "OMP_NUM_THREADS": "1"})

@@ -1,0 +1,54 @@
+"""The embedded model through the real executable, at a small size."""
+
+from __future__ import annotations
+
+import signal
+
+import av
+import pytest
+from executable import Executable, frames_of, image_of, psnr, stop_when
+
+SMALL = ("-m", "nano", "--size", "96x168", "--steps", "6")
+CLIP = (*SMALL, "--frames", "17")
+
+
+@pytest.fixture
+def waterfall(executable: Executable) -> bytes:
+    """The bytes of one clip."""
+    executable("generate", "a waterfall", *CLIP, "-o", "first.mp4")
+    return (executable.folder / "first.mp4").read_bytes()
+
+
+def test_a_clip_and_the_same_command_again(executable: Executable, waterfall: bytes) -> None:
+    path = executable.folder / "first.mp4"
+    frames = frames_of(path)
+    assert frames.shape == (17, 96, 168, 3)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate == 24
+    assert frames.std() > 5  # a picture, not one colour
+    executable("generate", "a waterfall", *CLIP, "-o", "second.mp4")
+    assert (executable.folder / "second.mp4").read_bytes() == waterfall
+
+
+def test_killed_and_resumed(executable: Executable, waterfall: bytes) -> None:
+    # With little to do per step, latents are kept after the last step at the latest: killed then, it only decodes.
+    kept = executable.folder / "second.mp4.partial.safetensors"
+    stop_when(executable, kept.exists, signal.SIGKILL, "generate", "a waterfall", *CLIP, "-o", "second.mp4")
+    executable("generate", "a waterfall", *CLIP, "-o", "second.mp4")
+    assert (executable.folder / "second.mp4").read_bytes() == waterfall
+
+
+def test_alone_and_in_a_batch(executable: Executable) -> None:
+    image = (*SMALL, "--frames", "1")
+    executable("generate", "a waterfall", "snow on pines at night", *image, "--batch-size", "2", "-o", "batch")
+    executable("generate", "snow on pines at night", *image, "-o", "alone")
+    alone, batched, other = (
+        image_of(executable.folder / name)
+        for name in (
+            "alone/snow-on-pines-at-night-42.png",
+            "batch/snow-on-pines-at-night-42.png",
+            "batch/a-waterfall-42.png",
+        )
+    )
+    assert psnr(alone, batched) >= 50
+    assert psnr(alone, other) < 40

@@ -1,0 +1,49 @@
+"""A model of a few hundred parameters with its autoencoder and text encoder, for tests of the real executable.
+
+The environment variables TINY_STEP_SECONDS and TINY_DECODE_SECONDS slow it down, so that a test can interrupt it.
+"""
+
+from __future__ import annotations
+
+from sora_cli import Constraints, ModelSpec, TextEncoderSpec, VAESpec, Weights, hookimpl
+
+
+@hookimpl
+def sora_models() -> list[ModelSpec]:
+    return [
+        ModelSpec(
+            name="tiny",
+            summary="a model for tests",
+            tasks=("t2v", "t2i"),
+            target="sora_tiny.parts:build",
+            variants={"small": {"channels": 4}},
+            weights={"small": Weights(package="sora_tiny", files=("model.safetensors",))},
+            scheduler="rectified_flow",
+            vae="tiny-vae",
+            text_encoder="tiny-text",
+            constraints=Constraints(max_frames=64),
+            note="tiny makes coloured noise",
+        )
+    ]
+
+
+@hookimpl
+def sora_vaes() -> list[VAESpec]:
+    return [
+        VAESpec(
+            name="tiny-vae",
+            summary="repeats latents",
+            target="sora_tiny.parts:load_vae",
+            latent_channels=4,
+            spatial_stride=8,
+            temporal_stride=4,
+            latent_frames=lambda num_frames: -(-num_frames // 4),
+        )
+    ]
+
+
+@hookimpl
+def sora_text_encoders() -> list[TextEncoderSpec]:
+    return [
+        TextEncoderSpec(name="tiny-text", summary="letters", target="sora_tiny.parts:load_text", width=8, max_tokens=32)
+    ]

@@ -1,0 +1,86 @@
+"""Finding weights and telling them apart."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from sora_cli.errors import MissingError, UsageError
+from sora_cli.plugin.specs import Weights
+from sora_cli.weights import locate
+from sora_cli.weights.locate import fingerprint, locate_weights
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    folder = tmp_path / "weights_of_test"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "model.safetensors").write_bytes(b"model")
+    (folder / "table.safetensors").write_bytes(b"table")
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop(folder.name, None)
+    return folder.name
+
+
+def test_inside_a_package(package: str) -> None:
+    weights = Weights(package=package, files=("table.safetensors", "model.safetensors"))
+    located = locate_weights(weights, what="tiny")
+    assert located is not None
+    assert [path.read_bytes() for path in located.files] == [b"table", b"model"]
+    assert located.folder == located.files[0].parent
+    assert len(located.fingerprint) == 16
+
+
+def test_nothing_to_find() -> None:
+    assert locate_weights(None, what="tiny") is None
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (Weights(package="no_such_package_here", files=("a",)), "not installed"),
+        (Weights(package="sora_cli", files=("absent.safetensors",)), "missing from sora_cli: absent.safetensors"),
+        (Weights(repo="someone/model", files=("a",)), "not on this machine .someone/model, revision main."),
+    ],
+)
+def test_missing(weights: Weights, message: str) -> None:
+    with pytest.raises(MissingError, match=message) as caught:
+        locate_weights(weights, what="tiny")
+    assert caught.value.exit_code == 3
+
+
+def test_override_by_file_or_folder(tmp_path: Path) -> None:
+    for name in ("b.safetensors", "a.safetensors", "c.pt", "notes.txt"):
+        (tmp_path / name).write_bytes(name.encode())
+    by_folder = locate_weights(None, what="tiny", override=str(tmp_path))
+    by_file = locate_weights(None, what="tiny", override=str(tmp_path / "c.pt"))
+    assert by_folder is not None
+    assert by_file is not None
+    assert [path.name for path in by_folder.files] == ["a.safetensors", "b.safetensors"]
+    assert [path.name for path in by_file.files] == ["c.pt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("absent", "no weights for tiny at"), ("notes.txt", "is no weights file")]
+)
+def test_wrong_override(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(UsageError, match=message):
+        locate_weights(None, what="tiny", override=str(tmp_path / name))
+
+
+def test_folder_without_weights(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no weights"):
+        locate_weights(None, what="tiny", override=str(tmp_path))
+
+
+@pytest.mark.parametrize("limit", [2**28, 100], ids=["whole", "sampled"])
+def test_fingerprint_sees_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    monkeypatch.setattr(locate, "WHOLE_HASH_BYTES", limit)
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(bytes(200_000))
+    before = fingerprint([path])
+    assert fingerprint([path]) == before
+    path.write_bytes(bytes(199_999) + b"x")
+    assert fingerprint([path]) != before
