@@ -1,0 +1,211 @@
+"""STDiT3, the network of Open-Sora 1.2: alternating spatial and temporal transformer blocks.
+
+x (B, C, T, H, W) is cut into patches; features stay (B, T, S, D) through all blocks. One device, plain torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .config import STDiT3Config, STDiTOptions
+from .layers import (
+    CaptionEmbedder,
+    CrossAttention,
+    DropPath,
+    FinalLayer,
+    Mlp,
+    PackedText,
+    PatchEmbed,
+    RotaryEmbedding,
+    ScalarEmbedder,
+    SelfAttention,
+    SizeEmbedder,
+    modulate,
+    position_table,
+)
+
+SPATIAL, TEMPORAL = 2, 1  # the axis of (B, T, S, D) that a block attends over
+
+
+class STDiT3Block(nn.Module):
+    """Self attention over one axis, cross attention to the text, MLP; the first and last are modulated and gated."""
+
+    def __init__(self, config: STDiT3Config, *, axis: int, drop_path: float) -> None:
+        super().__init__()
+        dim = config.hidden_size
+        self.axis = axis
+        self.attn = SelfAttention(dim, config.num_heads, qk_norm=config.qk_norm)
+        self.cross_attn = CrossAttention(dim, config.num_heads)
+        self.mlp = Mlp(dim, int(dim * config.mlp_ratio))
+        self.scale_shift_table = nn.Parameter(torch.randn(6, dim) / dim**0.5)
+        self.drop_path = DropPath(drop_path)
+
+    def modulation(self, c: Tensor, x_mask: Tensor | None, c0: Tensor | None) -> tuple[Tensor, ...]:
+        """Six tensors (B, T or 1, 1, D): shift, scale, gate of the attention, then of the MLP.
+
+        c, c0: (B, 6 D) from the timestep and from timestep 0; x_mask (B, T) True for frames to generate.
+        """
+        rows = (self.scale_shift_table + c.view(len(c), 6, -1))[:, None]
+        if x_mask is not None and c0 is not None:
+            rows0 = (self.scale_shift_table + c0.view(len(c0), 6, -1))[:, None]
+            rows = torch.where(x_mask[:, :, None, None], rows, rows0)
+        return rows[:, :, :, None].unbind(2)
+
+    def forward(
+        self,
+        x: Tensor,
+        text: PackedText,
+        c: Tensor,
+        x_mask: Tensor | None = None,
+        c0: Tensor | None = None,
+        rope: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """x (B, T, S, D) -> same shape."""
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(c, x_mask, c0)
+        branch = self.attn(modulate(x, shift_a, scale_a), self.axis, rope if self.axis == TEMPORAL else None)
+        x = x + self.drop_path(gate_a * branch)
+        x = x + self.cross_attn(x, text)
+        branch = self.mlp(modulate(x, shift_m, scale_m))
+        return x + self.drop_path(gate_m * branch)
+
+
+class STDiT3(nn.Module):
+    """The network; see `forward`."""
+
+    def __init__(self, config: STDiT3Config, options: STDiTOptions | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.options = options or STDiTOptions()
+        dim = config.hidden_size
+        self.out_channels = config.in_channels * (2 if config.pred_sigma else 1)
+        self.rope = RotaryEmbedding(dim // config.num_heads)
+        self.x_embedder = PatchEmbed(config.patch_size, config.in_channels, dim)
+        self.t_embedder = ScalarEmbedder(dim)
+        self.fps_embedder = SizeEmbedder(dim)
+        self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+        self.y_embedder = CaptionEmbedder(
+            config.caption_channels, dim, max_tokens=config.model_max_length, drop_probability=config.class_dropout_prob
+        )
+        last = max(config.depth - 1, 1)
+        rates = [config.drop_path * index / last for index in range(config.depth)]
+        self.spatial_blocks = nn.ModuleList(STDiT3Block(config, axis=SPATIAL, drop_path=rate) for rate in rates)
+        self.temporal_blocks = nn.ModuleList(STDiT3Block(config, axis=TEMPORAL, drop_path=rate) for rate in rates)
+        self.final_layer = FinalLayer(dim, math.prod(config.patch_size) * self.out_channels)
+        self.initialize()
+
+    def initialize(self) -> None:
+        """Initial weights of the reference: Xavier everywhere, temporal blocks start as the identity."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.fps_embedder.get_parameter("mlp.0.weight"), std=0.02)
+        nn.init.zeros_(self.fps_embedder.get_parameter("mlp.2.weight"))
+        for block in self.temporal_blocks:
+            for name in ("attn.proj.weight", "cross_attn.proj.weight", "mlp.fc2.weight"):
+                nn.init.zeros_(block.get_parameter(name))
+
+    def null_text(self, num_prompts: int, length: int) -> Tensor:
+        """The learned embedding of "no text", (num_prompts, 1, length, C_text), its first `length` rows."""
+        return self.y_embedder.y_embedding[None, None, :length].expand(num_prompts, -1, -1, -1)
+
+    def encode_text(self, y: Tensor, mask: Tensor | None = None, drop_ids: Tensor | None = None) -> PackedText:
+        """Project y (B, 1, L, C_text) and keep the tokens where mask (b, L) is 1; b must divide B and is tiled.
+
+        With `skip_y_embedder` y is projected and packed already, (1, sum of lengths, D), and mask holds the lengths.
+        """
+        if self.config.skip_y_embedder:
+            if mask is None:
+                raise ValueError("packed text needs the lengths of its captions as mask")
+            return PackedText(y, [int(length) for length in mask])
+        projected = self.y_embedder(y, drop_ids).squeeze(1)
+        batch, length, _ = projected.shape
+        if mask is None:
+            return PackedText(projected.reshape(1, batch * length, -1), [length] * batch)
+        if batch % len(mask):
+            raise ValueError(f"a text mask of {len(mask)} rows does not tile to a batch of {batch}")
+        mask = mask.repeat(batch // len(mask), 1) != 0
+        return PackedText(projected[mask][None], mask.sum(dim=1).tolist())
+
+    def forward(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        y: Tensor,
+        mask: Tensor | None = None,
+        x_mask: Tensor | None = None,
+        *,
+        fps: Tensor,
+        height: Tensor,
+        width: Tensor,
+        drop_ids: Tensor | None = None,
+        **unused: Any,
+    ) -> Tensor:
+        """Predict the velocity.
+
+        x: (B, C, T, H, W) noisy latents, any T, H, W. timestep: (B,) in 0 .. 1000. y: text (B, 1, L, C_text);
+        mask: (b, L), 1 for real tokens. x_mask: (B, t) bool per patched frame, True = generate, False = given
+        (seen as timestep 0). fps, height, width: (b,) frame rate and size in pixels; one size per batch, b divides B.
+        drop_ids: (B,), 1 replaces the caption by "no text". Other size information is accepted and not used.
+        Returns (B, C or 2C, T, H, W) in float32.
+        """
+        dtype = self.x_embedder.proj.weight.dtype
+        batch, _, *size = x.shape
+        tokens = self.x_embedder(x.to(dtype))
+        grid = [-(-extent // patch) for extent, patch in zip(size, self.config.patch_size, strict=True)]
+        tokens = tokens + self.position_table(grid, height, width, x.device).to(dtype)
+
+        fps_vector = self.fps_embedder(self.rounded(fps), batch)
+        v = self.t_embedder(self.rounded(timestep)) + fps_vector
+        c = self.t_block(v)
+        v0 = c0 = None
+        if x_mask is not None:
+            v0 = self.t_embedder(torch.zeros_like(timestep)) + fps_vector
+            c0 = self.t_block(v0)
+        text = self.encode_text(y.to(dtype), mask, drop_ids)
+        if len(text.lengths) != batch:
+            raise ValueError(f"{len(text.lengths)} captions for a batch of {batch}")
+        rope = self.rope.tables(grid[0], x.device, reference_rounding=self.options.reference_rounding)
+        for spatial, temporal in zip(self.spatial_blocks, self.temporal_blocks, strict=True):
+            tokens = spatial(tokens, text, c, x_mask, c0)
+            tokens = temporal(tokens, text, c, x_mask, c0, rope)
+        return self.unpatchify(self.final_layer(tokens, v, x_mask, v0), grid, size)
+
+    def rounded(self, values: Tensor) -> Tensor:
+        """Float32, through bfloat16 with reference rounding."""
+        return values.bfloat16().float() if self.options.reference_rounding else values.float()
+
+    def position_table(self, grid: list[int], height: Tensor, width: Tensor, device: torch.device) -> Tensor:
+        """Position code (1, 1, S, D), scaled by the first sample's size in pixels."""
+        area = float(self.rounded(height[:1])) * float(self.rounded(width[:1]))
+        _, rows, columns = grid
+        table = position_table(
+            self.config.hidden_size,
+            rows,
+            columns,
+            scale=area**0.5 / self.config.input_sq_size,
+            base=round((rows * columns) ** 0.5),
+            device=device,
+            reference_rounding=self.options.reference_rounding,
+        )
+        return table[:, None]
+
+    def unpatchify(self, tokens: Tensor, grid: list[int], size: list[int]) -> Tensor:
+        """Patches (B, t, h * w, P * C_out), C_out fastest -> (B, C_out, T, H, W), padding cut off, float32."""
+        t, h, w = grid
+        patch = self.config.patch_size
+        x = tokens.view(len(tokens), t, h, w, *patch, self.out_channels)
+        x = x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(
+            len(tokens), self.out_channels, t * patch[0], h * patch[1], w * patch[2]
+        )
+        return x[:, :, : size[0], : size[1], : size[2]].float()
+
+
+def build(config: Mapping[str, Any], options: STDiTOptions | None = None) -> STDiT3:
+    """An STDiT3 from the fields of a config.json; used as the target of model specs."""
+    return STDiT3(STDiT3Config.from_mapping(config), options)
