@@ -1,0 +1,197 @@
+"""Make nano's autoencoder from rendered clips: fit the linear encoder, then train the decoder's correction.
+
+    python -m sora_plugins.nano.making.autoencoder fit CLIPS -o autoencoder.safetensors
+    python -m sora_plugins.nano.making.autoencoder train CLIPS autoencoder.safetensors --steps 1500
+    python -m sora_plugins.nano.making.autoencoder export CLIPS autoencoder.safetensors -o WEIGHTS_FILE
+
+`fit` solves one eigenproblem. `train` keeps the encoder and trains the decoder on noisy latents, so that it forgives
+the errors of the diffusion model; it starts from the file it writes to every 100 steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from sora_plugins.nano.autoencoder import BLOCK, STRIDE, NanoAutoencoder, to_channels_last
+
+CROP = 96
+FRAMES = 17
+HELD_OUT = 36  # the last clips of a folder are never trained on
+
+
+def clip_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Training and held-out clip files of a folder."""
+    files = sorted(folder.glob("clip_*.npy"))
+    if len(files) <= HELD_OUT:
+        raise SystemExit(f"{folder} holds {len(files)} clips; more than {HELD_OUT} are needed")
+    return files[:-HELD_OUT], files[-HELD_OUT:]
+
+
+def to_pixels(frames: np.ndarray) -> Tensor:
+    """uint8 (T, H, W, 3) -> float32 (1, 3, T, H, W) in [-1, 1]."""
+    return (torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1).contiguous()
+
+
+def sample_blocks(files: list[Path], generator: torch.Generator, blocks_per_clip: int = 120) -> Tensor:
+    """Random blocks of all clips (n, 3 * 4 * 16 * 16); one in eight codes a single frame, as the first latent does."""
+    rows = []
+    for path in files:
+        clip = np.load(path, mmap_mode="r")
+        start = int(torch.randint(1, clip.shape[0] - STRIDE, (), generator=generator))
+        moving = NanoAutoencoder.to_blocks(to_pixels(np.array(clip[start : start + STRIDE])))
+        still = NanoAutoencoder.to_blocks(to_pixels(np.repeat(np.array(clip[:1]), STRIDE, axis=0)))
+        for blocks, count in ((moving, blocks_per_clip * 7 // 8), (still, blocks_per_clip // 8)):
+            flat = blocks.flatten(0, 3)
+            rows.append(flat[torch.randperm(len(flat), generator=generator)[:count]])
+    return torch.cat(rows)
+
+
+def fit(files: list[Path], seed: int) -> NanoAutoencoder:
+    """Principal components of blocks, scaled by the square root of their deviation so that coarse channels weigh more.
+
+    Dividing by the root, not by the deviation itself, keeps the order coarse to fine in the diffusion loss.
+    """
+    model = NanoAutoencoder()
+    channels = len(model.basis)
+    blocks = sample_blocks(files, torch.Generator().manual_seed(seed))
+    mean = blocks.mean(dim=0)
+    centred = blocks - mean
+    variances, vectors = torch.linalg.eigh(centred.T @ centred / len(blocks))
+    basis = vectors[:, -channels:].flip(1).T
+    # the sign of an eigenvector is arbitrary: make its largest entry positive
+    largest = basis.gather(1, basis.abs().argmax(dim=1, keepdim=True))
+    basis = basis * largest.sign()
+    deviation = variances[-channels:].flip(0).clamp(min=0).sqrt()
+    scale = deviation.sqrt()
+    model.mean.copy_(mean)
+    model.basis.copy_(basis)
+    model.scale.copy_(scale * deviation.mean().sqrt())
+    return model
+
+
+def crops(files: list[Path], generator: torch.Generator, batch: int) -> Tensor:
+    """Random crops of clip beginnings (batch, 3, 17, 96, 96); a clip may start at any of its frames."""
+    rows = []
+    for _ in range(batch):
+        path = files[int(torch.randint(len(files), (), generator=generator))]
+        clip = np.load(path, mmap_mode="r")
+        start = int(torch.randint(clip.shape[0] - FRAMES + 1, (), generator=generator))
+        top = BLOCK * int(torch.randint((clip.shape[1] - CROP) // BLOCK + 1, (), generator=generator))
+        left = BLOCK * int(torch.randint((clip.shape[2] - CROP) // BLOCK + 1, (), generator=generator))
+        rows.append(to_pixels(np.array(clip[start : start + FRAMES, top : top + CROP, left : left + CROP])))
+    return torch.cat(rows)
+
+
+def gradients(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences to the right and downward neighbours over the last two axes."""
+    return x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
+
+
+def decoder_loss(decoded: Tensor, pixels: Tensor) -> Tensor:
+    """Squared errors of pixels and of their gradients, and a little absolute error.
+
+    Absolute error alone erases sparse lights: the median of "mostly dark" is dark.
+    """
+    loss = 8 * F.mse_loss(decoded, pixels) + 0.15 * F.l1_loss(decoded, pixels)
+    for ours, theirs in zip(gradients(decoded), gradients(pixels), strict=True):
+        loss = loss + 4 * F.mse_loss(ours, theirs)
+    return loss
+
+
+def train(model: NanoAutoencoder, files: list[Path], output: Path, *, steps: int, seed: int, rate: float) -> None:
+    """Train the decoder in place and save it to `output` every 100 steps."""
+    to_channels_last(model.decoder)
+    optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+    generator = torch.Generator().manual_seed(seed)
+    begin, total = time.monotonic(), 0.0
+    for step in range(steps):
+        progress = step / steps
+        factor = min(1.0, (step + 1) / 40) * (1.0 if progress < 0.5 else 0.04 + 0.96 * (1 - progress) * 2)
+        optimizer.param_groups[0]["lr"] = rate * factor
+        pixels = crops(files, generator, 3)
+        z = model.encode(pixels)
+        strength = 0.25 * torch.rand(len(z), 1, 1, 1, 1, generator=generator)
+        z = z + strength * torch.randn(z.shape, generator=generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            correction = model.decoder(z.transpose(1, 2), {})
+        decoded = (model.linear_decode(z.transpose(1, 2)) + correction.float())[:, STRIDE - 1 :].transpose(1, 2)
+        loss = decoder_loss(decoded, pixels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.decoder.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        total += float(loss.detach())
+        if (step + 1) % 100 == 0:
+            rate_seconds = (time.monotonic() - begin) / (step + 1)
+            print(f"step {step + 1} of {steps}: loss {total / 100:.4f}, {rate_seconds:.2f} s per step", flush=True)
+            total = 0.0
+            save_file({key: value.contiguous() for key, value in model.state_dict().items()}, output)
+
+
+@torch.no_grad()
+def evaluate(model: NanoAutoencoder, files: list[Path]) -> None:
+    """Print the PSNR of held-out clips, with the decoder and with the linear inverse alone."""
+    for name in ("linear", "decoder"):
+        values = []
+        for path in files:
+            pixels = to_pixels(np.load(path)[:FRAMES])
+            z = model.encode(pixels)
+            if name == "linear":
+                decoded = model.linear_decode(z.transpose(1, 2))[:, STRIDE - 1 :].transpose(1, 2)
+            else:
+                decoded = torch.cat(list(model.decode(z, FRAMES)), dim=2)
+            error = (decoded.clamp(-1, 1) - pixels).square().mean()
+            values.append(float(10 * torch.log10(4 / error)))
+        print(f"{name}: PSNR mean {np.mean(values):.2f} dB, worst {min(values):.2f} dB over {len(values)} clips")
+
+
+def shipped(model: NanoAutoencoder) -> dict[str, Tensor]:
+    """The tensors that go into the package: the decoder in bfloat16, the small linear part in float32."""
+    tensors = model.state_dict()
+    return {
+        key: (value.bfloat16() if key.startswith("decoder.") else value).contiguous() for key, value in tensors.items()
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("fit", "train", "eval", "export"):
+        command = commands.add_parser(name)
+        command.add_argument("clips", type=Path)
+        command.add_argument("--seed", type=int, default=1)
+        if name in ("fit", "export"):
+            command.add_argument("-o", "--output", type=Path, required=True)
+        if name != "fit":
+            command.add_argument("weights", type=Path)
+        if name == "train":
+            command.add_argument("--steps", type=int, default=1200)
+            command.add_argument("--rate", type=float, default=1e-3)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(arguments.seed)
+    training, held_out = clip_files(arguments.clips)
+    if arguments.command == "fit":
+        model = fit(training[:600], arguments.seed)
+        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, arguments.output)
+    else:
+        model = NanoAutoencoder()
+        model.load_state_dict(load_file(arguments.weights))
+        if arguments.command == "train":
+            train(model, training, arguments.weights, steps=arguments.steps, seed=arguments.seed, rate=arguments.rate)
+        elif arguments.command == "export":
+            save_file(shipped(model), arguments.output)
+    evaluate(model, held_out)
+
+
+if __name__ == "__main__":
+    main()
