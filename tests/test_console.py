@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import json
 import sys
@@ -23,6 +24,28 @@ def test_results_are_one_document_in_json(capsys) -> None:
         console.result("b.mp4")
         assert capsys.readouterr().out == ""
     assert json.loads(capsys.readouterr().out) == [{"path": "a.mp4"}, "b.mp4"]
+
+
+def test_letters_that_the_output_cannot_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    Console().result("瀑布.mp4")
+    assert raw.getvalue() == b"\\u7011\\u5e03.mp4\n"
+    raw.truncate(0)
+    raw.seek(0)
+    with command_output(json=True) as console:
+        console.result("瀑布.mp4")
+    assert json.loads(raw.getvalue()) == ["瀑布.mp4"]
+
+
+def test_output_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(SoraError, match="cannot write to standard output: No space left on device"):
+        Console().result("a.mp4")
 
 
 def test_nothing_is_an_empty_list_in_json(capsys) -> None:

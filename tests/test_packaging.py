@@ -51,3 +51,16 @@ def test_the_wheel_is_complete_and_works(wheel: Path, fresh_environment) -> None
     )
     assert (made.returncode, made.stdout) == (0, "w.png\n"), made.stderr
     assert Path("w.png").stat().st_size > 1000
+
+
+def test_every_extra_that_an_error_advises_exists() -> None:
+    from importlib.metadata import metadata
+
+    from sora_cli.acceleration.attention import _NEEDS
+    from sora_cli.plugin.kinds import KINDS
+    from sora_cli.plugin.manager import get_plugins
+
+    declared = set(metadata("sora-cli").get_all("Provides-Extra") or ())
+    specs = [spec for kind in KINDS for spec in get_plugins().specs(kind).values()]
+    advised = {extra for _, extra in _NEEDS.values()} | {spec.extra for spec in specs if spec.extra}
+    assert {"flash", "xformers"} <= advised <= declared

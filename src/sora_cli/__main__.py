@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .debug import enable_debug, is_debug
 
     enable_debug(False)
+    _open_closed_streams()
     try:
         code = _run(arguments)
         sys.stdout.flush()
@@ -47,6 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code == EXIT_INTERRUPTED:
         print("interrupted", file=sys.stderr)
     return code
+
+
+def _open_closed_streams() -> None:
+    """Where the caller closed stdout or stderr (`>&-`), Python has None in its place; nobody reads it, so drop it."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (open until the end)
 
 
 def _run(arguments: list[str]) -> int:
@@ -79,8 +87,18 @@ def _usage_error(error: ClickException) -> SoraError:
         known = [name for parameter in context.command.get_params(context) for name in parameter.opts]
         suggestion = did_you_mean(error.option_name, known)
     # Typer words some messages by Click's habits and some by pydantic's; one style for both.
+    message = _with_value(message, error.__cause__)
     message = message[:1].lower() + message[1:].rstrip(".").replace("\n\t", " ").replace(": Value error, ", ": ")
     return UsageError(message, hint="\n".join(line for line in (suggestion, see) if line) or None)
+
+
+def _with_value(message: str, cause: Any) -> str:
+    """Pydantic's "Input should be a valid integer, unable to parse ..." as "'x' must be a valid integer"."""
+    before, found, after = message.partition("Input should be")
+    if not found:
+        return message
+    wrong = cause.errors()[0]["input"]
+    return f"{before}{wrong!r} must be{after.partition(', unable to')[0]}"
 
 
 def _show(error: SoraError) -> None:

@@ -10,9 +10,6 @@ from collections.abc import Iterable, Sequence
 
 Value = tuple[str, str]
 
-# The names in acceleration/attention.py, which imports torch; a test compares them.
-ATTENTION_BACKENDS = ("auto", "sdpa", "math", "flash", "xformers")
-
 # The camera motions Open-Sora's captions were labelled with; any other words are accepted too.
 CAMERA_MOTIONS = ("pan right", "pan left", "tilt up", "tilt down", "zoom in", "zoom out", "static")
 
@@ -119,7 +116,7 @@ def durations(incomplete: str) -> list[Value]:
     """Duration names."""
     from .video.shapes import durations as table
 
-    return [(name, f"{frames} frames" if frames > 1 else "one frame") for name, frames in table().items()]
+    return [(name, f"{frames} frames") for name, frames in table().items()]
 
 
 def aspect_ratios(incomplete: str) -> list[Value]:
@@ -136,6 +133,8 @@ def camera_motions(incomplete: str) -> list[Value]:
 
 def attention_backends(incomplete: str) -> list[Value]:
     """Attention backends."""
+    from .acceleration import ATTENTION_BACKENDS
+
     return _plain(ATTENTION_BACKENDS)
 
 

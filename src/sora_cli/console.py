@@ -117,7 +117,8 @@ class Console:
         if self.mode != "json":
             return
         document = self._document if self._has_document else self._results
-        self._print(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+        is_ascii = not _output_encoding().startswith("utf")
+        self._print(json.dumps(document, indent=2, ensure_ascii=is_ascii, default=str))
 
     def has_output(self) -> bool:
         """Whether a JSON document has been started."""
@@ -135,7 +136,15 @@ class Console:
             self._print(line)
 
     def _print(self, text: str) -> None:
-        print(text, file=sys.stdout, flush=True)
+        encoding = _output_encoding()
+        try:
+            # Letters that the terminal's encoding lacks are no reason to fail.
+            text = text.encode(encoding, "backslashreplace").decode(encoding)
+            print(text, file=sys.stdout, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise SoraError(f"cannot write to standard output: {error.strerror}") from error
 
     def _say(self, text: str) -> None:
         # Results come first where both streams are the same terminal or file.
@@ -173,6 +182,10 @@ def command_output(*, json: bool = False, quiet: bool = False) -> Iterator[Conso
             console.finish()
         raise
     console.finish()
+
+
+def _output_encoding() -> str:
+    return (sys.stdout.encoding or "utf-8").lower()  # a stream that takes text as it is names none
 
 
 def is_terminal(stream: Any) -> bool:

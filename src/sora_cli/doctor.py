@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
@@ -11,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .errors import SoraError
 from .installation import REINSTALL, checkout_folder, stale_entry_points
 from .plugin.manager import SLOW_MS, Plugins
 from .plugin.specs import CheckResult, Spec
@@ -52,8 +54,9 @@ def examine(plugins: Plugins) -> list[Finding]:
         "OpenAI key": check_openai_key,
     }
     findings = [Finding(title, _run(check)) for title, check in ours.items()]
-    for spec in plugins.specs("check").values():
-        findings.append(Finding(spec.name, _run(functools.partial(_check_of_plugin, plugins, spec))))
+    with contextlib.suppress(SoraError):  # two checks of one name: the check of the plugins says so
+        for spec in plugins.specs("check").values():
+            findings.append(Finding(spec.name, _run(functools.partial(_check_of_plugin, plugins, spec))))
     return findings
 
 
@@ -197,6 +200,8 @@ def _check_of_plugin(plugins: Plugins, spec: Spec) -> Any:
 def _run(check: Callable[[], Any]) -> CheckResult:
     try:
         result = check()
+    except SoraError as error:
+        return CheckResult("fail", error.message, error.hint)
     except Exception as reason:
         return CheckResult("fail", f"{type(reason).__name__}: {reason}")
     if not isinstance(result, CheckResult):

@@ -31,6 +31,10 @@ class UsageError(SoraError):
         super().__init__(message, hint=hint, exit_code=EXIT_USAGE)
 
 
+class UnknownNameError(UsageError):
+    """A name that nobody provides (exit code 2)."""
+
+
 class MissingError(SoraError):
     """An optional package or a weights file is missing (exit code 3)."""
 
@@ -46,7 +50,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     return f"did you mean {close[0]!r}?" if close else None
 
 
-def unknown_name(kind: str, word: str, known: Iterable[str], *, see: str | None = None) -> UsageError:
+def unknown_name(kind: str, word: str, known: Iterable[str], *, see: str | None = None) -> UnknownNameError:
     """The error for a name that is not known, with the closest one and where to see them all.
 
     kind: "model", "preset", ...; see: a command that lists the names.
@@ -54,4 +58,4 @@ def unknown_name(kind: str, word: str, known: Iterable[str], *, see: str | None 
     names = sorted(known)
     lines = [line for line in (did_you_mean(word, names),) if line]
     lines.append(f"run `{see}` to see them all" if see else f"known: {', '.join(names)}")
-    return UsageError(f"unknown {kind} {word!r}", hint="\n".join(lines))
+    return UnknownNameError(f"unknown {kind} {word!r}", hint="\n".join(lines))

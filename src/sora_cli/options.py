@@ -15,6 +15,7 @@ import typer
 from typer.models import OptionInfo
 
 from . import complete
+from .config.env import variable_name
 from .errors import UsageError
 from .root import Group
 
@@ -40,11 +41,6 @@ def examples(*lines: str) -> str:
     return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in lines)
 
 
-def environment_name(key: str) -> str:
-    """The environment variable of a dotted key: sampling.steps -> SORA_SAMPLING__STEPS."""
-    return "SORA_" + key.upper().replace(".", "__")
-
-
 def setting(
     key: str,
     flags: str,
@@ -65,7 +61,7 @@ def setting(
     ending = f"default: {default}; " if default else ""
     option: OptionInfo = typer.Option(
         *flags.split(),
-        help=f"{help}  ({ending}env: {environment_name(key)})",
+        help=f"{help}  ({ending}env: {variable_name(key)})",
         rich_help_panel=section.title(),
         metavar=metavar,
         autocompletion=values,
@@ -294,7 +290,7 @@ ModelOptions = Annotated[
     typer.Option(
         "-O",
         help=f"option of the model, repeatable; `sora plugins show MODEL` lists them  "
-        f"(env: {environment_name('model.options')}__KEY)",
+        f"(env: {variable_name('model.options')}__KEY)",
         rich_help_panel="Model",
         metavar="KEY=VALUE",
     ),
@@ -310,7 +306,7 @@ Weights = Annotated[
 ]
 Dtype = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"] | None,
-    setting("model.dtype", "--dtype", "number format of the network", default="auto"),
+    setting("model.dtype", "--dtype", "number format of the network: auto, fp32, bf16 or fp16", "NAME", default="auto"),
 ]
 Attention = Annotated[
     str | None,
@@ -342,7 +338,7 @@ TextEncoder = Annotated[
 # Hardware
 Device = Annotated[
     Literal["auto", "cuda", "mps", "cpu"] | None,
-    setting("hardware.device", "--device", "where to run", default="auto"),
+    setting("hardware.device", "--device", "where to run: auto, cuda, mps or cpu", "NAME", default="auto"),
 ]
 Gpus = Annotated[
     int | None,
@@ -360,7 +356,13 @@ SequenceParallel = Annotated[
 ]
 Offload = Annotated[
     Literal["auto", "none", "model", "block"] | None,
-    setting("hardware.offload", "--offload", "what is moved off the device while it is not used", default="auto"),
+    setting(
+        "hardware.offload",
+        "--offload",
+        "what is moved off the device while it is not used: auto, none, model or block",
+        "NAME",
+        default="auto",
+    ),
 ]
 DecodeFrames = Annotated[
     int | None,

@@ -19,7 +19,7 @@ USAGE_ERRORS = {
     ("generate", "x", "--stepz", "3"): "error: no such option --stepz\n  did you mean '--steps'?",
     ("generate", "--resolutoin=720p"): "error: no such option --resolutoin\n  did you mean '--resolution'?",
     ("--versoin",): "error: no such option --versoin\n  did you mean '--version'?",
-    ("generate", "x", "--steps", "many"): "error: invalid value for '--steps': ",
+    ("generate", "x", "--steps", "many"): "error: invalid value for '--steps': 'many' must be a valid integer\n",
     ("generate", "x", "--dtype", "fp8"): "error: invalid value for '--dtype': 'fp8' is not one of",
     ("generate", "x", "--steps"): "error: option '--steps' requires an argument",
     ("show",): "error: missing argument",

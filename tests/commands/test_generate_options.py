@@ -137,6 +137,17 @@ def test_choices_are_those_of_the_configuration() -> None:
     }.items():
         shown = _options()[name].type_descriptor.choices
         assert tuple(shown) == get_args(literal)
+        *first, last = get_args(literal)
+        assert f": {', '.join(first)} or {last} " in (_options()[name].help or "")
+
+
+def test_variables_are_whole_in_a_narrow_terminal(sora, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("COLUMNS", "TERMINAL_WIDTH"):
+        monkeypatch.setenv(name, "80")
+    shown = sora("generate", "--help").out
+    assert "…" not in shown
+    for key in options.setting_keys().values():
+        assert variable_name(key) in shown
 
 
 def test_panels_are_in_the_order_of_the_design(sora) -> None:
@@ -146,18 +157,20 @@ def test_panels_are_in_the_order_of_the_design(sora) -> None:
     assert places == sorted(places)
 
 
-def test_the_fake_model_makes_a_video_whose_settings_can_be_shown_and_used_again(fake_plugin, sora_process) -> None:
+def test_the_fake_model_makes_a_video_whose_settings_can_be_shown_and_used_again(
+    fake_plugin, sora, sora_process
+) -> None:
     made = sora_process("generate", "a cat", "-m", "fake", "-o", "cat.mp4", "--seed", "3", "--threads", "1")
     assert made.code == 0, made.err
     assert made.out == "cat.mp4\n"
-    shown = json.loads(sora_process("show", "cat.mp4", "--json").out)
+    shown = json.loads(sora("show", "cat.mp4", "--json").out)
     assert shown["prompt"] == "a cat"
     assert shown["seed"] == 3
     again = sora_process("generate", "--from", "cat.mp4", "-o", "again.mp4", "-q", "--threads", "1")
     assert again.code == 0, again.err
     assert again.out == "again.mp4\n"
     assert again.err == ""
-    assert json.loads(sora_process("show", "again.mp4", "--json").out)["settings_hash"] == shown["settings_hash"]
+    assert json.loads(sora("show", "again.mp4", "--json").out)["settings_hash"] == shown["settings_hash"]
 
 
 def test_generate_json_is_one_document(fake_plugin, sora_process) -> None:

@@ -69,6 +69,15 @@ def test_corrupt_files_name_file_and_line(tmp_path, text, line, word):
     assert word in caught.value.message
 
 
+@pytest.mark.parametrize("text", ["a:\n\t- 1\n", "é:\n  b: 1\n\tc: 2\n"])
+def test_a_tab_gets_advice(tmp_path, text):
+    path = tmp_path / "tab.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        read_yaml(path)
+    assert caught.value.hint == "indent with spaces, not with tabs"
+
+
 def test_unreadable_files(tmp_path):
     with pytest.raises(UsageError, match="no such file"):
         read_yaml(tmp_path / "none.yaml")

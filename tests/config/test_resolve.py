@@ -232,9 +232,12 @@ def test_a_prompt_file_on_the_command_line_replaces_stored_prompts(resolve):
         ({"flags": {"sampling": {"scheduler": "flwo"}}}, "unknown scheduler 'flwo'", "mean 'flow'?"),
         ({"flags": {"hardware": {"parallel": "singel"}}}, "unknown parallelism 'singel'", "mean 'single'?"),
         ({"flags": {"shape": {"resolution": "240"}}}, "unknown resolution '240'", "mean '240p'?"),
+        ({"flags": {"model": {"attention": "flsh"}}}, "unknown attention backend 'flsh'", "mean 'flash'?"),
+        ({"flags": {"conditioning": {"aes": float("nan")}}}, "flag: conditioning.aes nan: must be", None),
+        ({"flags": {"conditioning": {"motion": -1.0}}}, "flag: conditioning.motion -1.0: must be", None),
         ({"preset": "fsat"}, "unknown preset 'fsat'", "mean 'fast'?"),
         ({"preset": "nano"}, "'nano' is a model, not a preset", "-m nano"),
-        ({"flags": {"hardware": {"gpus": 2}}}, "2 GPUs asked for, but this machine has no NVIDIA GPU", "--device cpu"),
+        ({"flags": {"hardware": {"gpus": 2}}}, "2 GPUs asked for, but this machine has no NVIDIA GPU", "--gpus out"),
     ],
 )
 def test_mistakes_say_what_to_do(resolve, arguments, message, hint):
@@ -244,6 +247,44 @@ def test_mistakes_say_what_to_do(resolve, arguments, message, hint):
     assert caught.value.exit_code == 2
     if hint is not None:
         assert hint in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        ("model: {name: tinny}", "unknown model 'tinny'"),
+        ("model: {variant: bse}", "unknown variant of tiny 'bse'"),
+        ("model: {attention: flsh}", "unknown attention backend 'flsh'"),
+        ("model: {vae: block}", "unknown vae 'block'"),
+        ("sampling: {scheduler: flwo}", "unknown scheduler 'flwo'"),
+        ("hardware: {parallel: singel}", "unknown parallelism 'singel'"),
+    ],
+)
+def test_a_wrong_name_in_a_file_says_in_which(resolve, setting, error):
+    with pytest.raises(UsageError) as caught:
+        resolve(project=setting)
+    assert caught.value.message == f"file sora.yaml: {error}"
+    assert "did you mean" in caught.value.hint
+
+
+def test_a_shape_that_does_not_fit_says_where_it_comes_from(resolve):
+    with pytest.raises(UsageError) as caught:
+        resolve({"shape": {"aspect_ratio": "16:9"}}, project="shape: {resolution: 241p}\n")
+    assert caught.value.message == "unknown resolution '241p'"
+    assert caught.value.hint.splitlines()[-1] == "shape.resolution 241p comes from file sora.yaml"
+    with pytest.raises(UsageError) as caught:
+        resolve({"shape": {"resolution": "241p"}})
+    assert "comes from" not in caught.value.hint
+
+
+def test_lines_of_a_prompt_file_that_is_not_read(resolve):
+    lines = {"start_index": 2, "end_index": 5}
+    resolved = resolve({"prompt": {"prompts": ("a",), **lines}})
+    assert resolved.notes == (
+        "prompt.start_index (flag) is not used: there is no prompt file",
+        "prompt.end_index (flag) is not used: there is no prompt file",
+    )
+    assert resolve({"prompt": {"file": "p.txt", **lines}}).notes == ()
 
 
 def test_all_problems_of_one_kind_together(resolve):
@@ -262,7 +303,7 @@ def test_all_problems_of_one_kind_together(resolve):
 
 
 def test_other_variables_are_left_alone(resolve):
-    resolve(env={"SORA_PLUGINS": "tiny", "SORA_DEBUG": "1", "SORA_CACHE": "/x", "SORA_HOME": "/y", "SORACLE": "1"})
+    resolve(env={"SORA_PLUGINS": "tiny", "SORA_DEBUG": "1", "SORACLE": "1"})
 
 
 def test_a_model_with_presets_but_without_a_plugin(resolve):

@@ -47,6 +47,17 @@ class Executable:
         assert process.returncode == code, errors
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
+    def shell(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Run a line of bash in the folder, whatever its exit code."""
+        return subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
     def tiny(
         self, prompts: Sequence[str], *arguments: str, code: int = 0, **environment: str
     ) -> subprocess.CompletedProcess[str]:

@@ -66,18 +66,20 @@ def test_dry_run_imports_nothing_heavy(executable: Executable) -> None:
 def test_full_disk_is_one_message_and_leaves_nothing(executable: Executable) -> None:
     # No file may grow at all: how a full disk looks to a process that may not fill one.
     limit = f"ulimit -f 0; exec {executable.program} generate 'a cat' {' '.join(SHAPE)}"
-    done = subprocess.run(
-        ["bash", "-c", limit],
-        cwd=executable.folder,
-        env=executable.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = executable.shell(limit)
     assert done.returncode == 1, done.stderr
     assert "error: no space left to write outputs/a-cat-42.mp4" in done.stderr
     assert files_in(executable.folder / "outputs") == []
     executable.tiny(["a cat"])
+
+
+def test_closed_streams(executable: Executable) -> None:
+    for name, redirection in (("a", ">&-"), ("b", "2>&-"), ("c", ">&- 2>&-")):
+        command = f"exec {executable.program} generate 'a cat' {' '.join(SHAPE)} -o {name} {redirection}"
+        done = executable.shell(command)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        assert files_in(executable.folder / name) == ["a-cat-42.mp4", "a-cat-42.mp4.json"]
 
 
 def test_prompts_from_standard_input(executable: Executable) -> None:

@@ -38,8 +38,10 @@ def test_killed_and_resumed(executable: Executable, waterfall: bytes) -> None:
     assert (executable.folder / "second.mp4").read_bytes() == waterfall
 
 
-def test_alone_and_in_a_batch(executable: Executable) -> None:
-    image = (*SMALL, "--frames", "1")
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_alone_and_in_a_batch(executable: Executable, dtype: str) -> None:
+    """Of pictures, since PNG keeps what was decoded; see `test_a_clip_alone_and_in_a_batch` about videos."""
+    image = (*SMALL, "--frames", "1", "--dtype", dtype)
     executable("generate", "a waterfall", "snow on pines at night", *image, "--batch-size", "2", "-o", "batch")
     executable("generate", "snow on pines at night", *image, "-o", "alone")
     alone, batched, other = (

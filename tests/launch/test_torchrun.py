@@ -48,9 +48,9 @@ def test_the_launcher_takes_the_line():
 @pytest.mark.parametrize(
     ("found", "hardware", "message", "hint"),
     [
-        (0, {"gpus": 2}, "2 GPUs asked for, but this machine has no NVIDIA GPU", "--device cpu for 2 processes"),
-        (1, {"gpus": 2}, "2 GPUs asked for, but this machine has 1 GPU", "use --gpus 1, or"),
-        (2, {"gpus": 4, "device": "cuda"}, "4 GPUs asked for, but this machine has 2 GPUs", "use --gpus 2, or"),
+        (0, {"gpus": 2}, "2 GPUs asked for, but this machine has no NVIDIA GPU", "leave --gpus out"),
+        (1, {"gpus": 2}, "2 GPUs asked for, but this machine has 1 GPU", "leave --gpus out"),
+        (2, {"gpus": 4, "device": "cuda"}, "4 GPUs asked for, but this machine has 2 GPUs", "may hide GPUs"),
         (0, {"gpus": 2, "device": "mps"}, "--gpus 2 does not work on an Apple GPU", "leave --gpus out"),
         (4, {"gpus": 4, "sequence_parallel": 3}, "4 processes cannot be split into groups of 3", "must divide"),
         (0, {"sequence_parallel": 2}, "1 processes cannot be split into groups of 2", "must divide"),

@@ -152,8 +152,10 @@ def test_the_decoder_learns(made: Path, monkeypatch: pytest.MonkeyPatch) -> None
     files, _ = autoencoder.clip_files(made / "clips")
     basis = model.basis.clone()
     torch.manual_seed(1)
-    pixels = autoencoder.crops(files, torch.Generator().manual_seed(9), 1)
-    z = model.encode(pixels).transpose(1, 2)
+    generator = torch.Generator().manual_seed(9)
+    pixels, _ = autoencoder.pieces(files, generator, 1)
+    pixels, z = autoencoder.crop(pixels, model.encode(pixels), generator)
+    z = z.transpose(1, 2)
 
     def loss() -> float:
         with torch.no_grad():
@@ -240,3 +242,37 @@ def test_the_training_command_writes_weights_that_load(
     train.build(SMALL_MODEL).load_state_dict(weights)
     assert train.Trainer(tmp_path / "run", steps=2, seed=7).step == 2
     assert not list((tmp_path / "run").glob("*.part"))
+
+
+@needs_muon
+def test_two_processes_make_the_gradients_of_one(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The halves of a batch that two processes take have the whole batch's gradient as their mean."""
+    data, encoder = _latent_set(made), WordTableEncoder.load(made / "text")
+    seen: list[Tensor] = []
+
+    def record(model: torch.nn.Module, loss: Tensor) -> float:
+        gradients = [parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]
+        seen.append(torch.cat([loss.detach().view(1), *gradients]))
+        return float(loss.detach())
+
+    monkeypatch.setattr(train, "average_over_processes", record)
+    monkeypatch.setattr(train, "kind_weights", lambda progress: {"piece": 1.0})
+    for rank, count in ((0, 1), (0, 2), (1, 2)):
+        monkeypatch.setattr(train, "processes", lambda rank=rank, count=count: (rank, count))
+        train.Trainer(tmp_path, steps=4, seed=7).update(data, encoder)
+    whole, *halves = seen
+    mean = sum(halves) / 2
+    # bfloat16 products of other shapes round differently
+    assert float((mean - whole).norm() / whole.norm()) < 0.02
+    assert float((halves[0] - whole).norm() / whole.norm()) > 0.1
+
+
+def test_processes_share_the_mean_gradient_and_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = torch.nn.Linear(2, 1)
+    model.weight.grad, model.bias.grad = torch.tensor([[1.0, 2.0]]), torch.tensor([3.0])
+    other = torch.tensor([5.0, 3.0, 2.0, 1.0])  # the other process's loss, weight and bias gradients
+    monkeypatch.setattr(train, "processes", lambda: (0, 2))
+    monkeypatch.setattr(train.dist, "all_reduce", lambda flat: flat.add_(other))
+    assert train.average_over_processes(model, torch.tensor(1.0)) == 3.0
+    assert model.weight.grad.tolist() == [[2.0, 2.0]]
+    assert model.bias.grad.tolist() == [2.0]

@@ -172,3 +172,46 @@ def test_hooks_are_called_in_the_order_of_plugin_names(install_plugin) -> None:
 def test_slow_plugins_are_timed(install_plugin) -> None:
     install_plugin("slow", "import time\ntime.sleep(0.15)\n" + GOOD)
     assert get_plugins().load_ms["slow"] > 100
+
+
+def test_a_name_that_is_switched_off_says_what_is_left_on() -> None:
+    with pytest.raises(UsageError, match="unknown scheduler 'rectified_flow'") as caught:
+        Plugins.load(environ={"SORA_PLUGINS": "nano,single"}).get("scheduler", "rectified_flow")
+    assert str(caught.value.hint).endswith("SORA_PLUGINS leaves only nano, single on")
+    with pytest.raises(UsageError) as caught:
+        Plugins.load(environ={}).get("scheduler", "nope")
+    assert "SORA_PLUGINS" not in str(caught.value.hint)
+
+
+def test_a_clash_of_one_kind_hides_nothing_else(install_plugin, sora) -> None:
+    install_plugin("one", GOOD)
+    install_plugin("two", GOOD)
+    shown = sora("plugins", "show", "one", "--json")
+    assert shown.code == 0, shown.err
+    assert json.loads(shown.out)[0]["module"] == "sora_one_module"
+    assert sora("plugins", "show", "nano").code == 0
+    clash = "plugins 'one' and 'two' both claim the scheduler name 'good'"
+    assert sora("plugins", "show", "good").err.startswith(f"error: {clash}\n")
+    assert sora("generate", "x", "-m", "nano", "--dry-run").err.startswith(f"error: {clash}\n")
+
+
+def test_doctor_reports_clashes_and_goes_on(install_plugin, sora, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sora_cli.plugin.specs import CheckResult
+
+    for name in ("check_torch", "check_gpu"):
+        monkeypatch.setattr(f"sora_cli.doctor.{name}", lambda: CheckResult("ok", "not asked"))
+    source = """
+from sora_cli import CheckSpec, hookimpl
+
+@hookimpl
+def sora_checks():
+    return [CheckSpec(name="same", summary="s", target="json:dumps")]
+"""
+    install_plugin("one", source)
+    install_plugin("two", source)
+    finished = sora("doctor", "--json")
+    assert finished.code == 1
+    rows = {row["check"]: row for row in json.loads(finished.out)}
+    assert rows["plugins"]["text"] == "plugins 'one' and 'two' both claim the check name 'same'"
+    assert "SORA_PLUGINS" in rows["plugins"]["hint"]
+    assert rows["disk"]["status"] in ("ok", "warn")

@@ -228,6 +228,28 @@ def test_every_size_and_length_has_an_entry(model, gpus):
                 assert entry.expect.get("memory_gib", 0) <= memory_gib or "min_memory_gib" not in entry.when
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_a_larger_picture_never_needs_less_memory(model):
+    needed = {}
+    for entry in load_preset("launch", model):
+        if "memory_gib" in entry.expect and "resolution" in entry.when:
+            ways = (entry.when["duration"], entry.when["gpus"], entry.run["sequence"], entry.run["offload"])
+            pixels = shapes.resolutions()[entry.when["resolution"]].pixels
+            needed.setdefault(ways, []).append((pixels, entry.expect["memory_gib"]))
+    assert needed
+    for ways, found in needed.items():
+        memory = [gib for _, gib in sorted(found)]
+        assert memory == sorted(memory), ways
+
+
+def test_every_length_in_the_launch_table_of_nano_can_be_made():
+    from sora_cli.plugin.manager import get_plugins
+
+    longest = get_plugins().get("model", "nano").constraints.max_frames
+    named = {entry.when["duration"] for entry in load_preset("launch", "nano") if "duration" in entry.when}
+    assert max(shapes.durations()[name] for name in named) == longest
+
+
 def test_published_memory_of_the_large_model():
     """Peak memory of Open-Sora 1.2 on one 80 GB GPU, as published; more memory never means more offloading."""
     published = {("360p", "2s"): 27, ("480p", "16s"): 36, ("720p", "4s"): 39, ("720p", "16s"): 67}

@@ -63,6 +63,15 @@ def test_file_and_folder(tmp_path: Path) -> None:
     assert name_outputs(one, tmp_path / "v1.5", is_image=False) == [tmp_path / "v1.5" / "a-cat-42.mp4"]
 
 
+def test_a_number_is_no_ending_and_the_home_folder_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = [("a cat", 42)]
+    monkeypatch.setenv("HOME", "/home/me")
+    assert name_outputs(one, Path("v1.5"), is_image=False) == [Path("v1.5/a-cat-42.mp4")]
+    assert name_outputs(one, Path("~/clips"), is_image=False) == [Path("/home/me/clips/a-cat-42.mp4")]
+    assert name_outputs(one, Path("~/x.mp4"), is_image=False) == [Path("/home/me/x.mp4")]
+    assert name_outputs(one, Path("~nobody-of-this-name/x"), is_image=False)[0].parts[0] == "~nobody-of-this-name"
+
+
 @pytest.mark.parametrize(
     ("name", "num_clips", "is_image", "message"),
     [
@@ -70,6 +79,7 @@ def test_file_and_folder(tmp_path: Path) -> None:
         ("x.png", 1, False, "videos are written as .mp4"),
         ("x.mp4", 1, True, "a single frame is written as .png"),
         ("x.mp4", 2, False, "2 clips do not fit into the one file"),
+        ("-", 1, False, "clips are not written to standard output"),
     ],
 )
 def test_names_that_do_not_fit(name: str, num_clips: int, is_image: bool, message: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sora_cli.errors import UsageError
-from sora_cli.text.prompts import Prompt, Segment, parse_prompt, read_prompts, split_segments
+from sora_cli.text.prompts import Prompt, Segment, check_text, parse_prompt, read_prompts, split_segments
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,16 @@ def test_no_usable_prompt(
         read_prompts(prompts, None if content is None else str(file), start)
 
 
-def test_absent_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["absent.txt", "~nobody-of-this-name/prompts.txt"])
+def test_absent_file(name: str) -> None:
     with pytest.raises(UsageError, match="cannot read the prompt file"):
-        read_prompts((), str(tmp_path / "absent.txt"))
+        read_prompts((), name)
+
+
+def test_text_that_is_none() -> None:
+    check_text("瀑布 🌊")
+    with pytest.raises(UsageError, match=r"not valid Unicode text: 'a \\\\udcff b' \(character 2\)"):
+        check_text(b"a \xff b".decode(errors="surrogateescape"))
 
 
 @pytest.mark.parametrize(
@@ -91,6 +98,10 @@ def test_parse_prompt(raw: str, expected: Prompt) -> None:
         ('x{"aess": 5}', "unknown key 'aess'"),
         ('x{"aes": "high"}', "'aes' .* must be a number"),
         ('x{"aes": true}', "'aes' .* must be a number"),
+        ('x{"aes": -1}', "'aes' .* must be a number from 0 on"),
+        ('x{"aes": NaN}', "'aes' .* must be a number from 0 on"),
+        ('x{"motion": 1e400}', "'motion' .* must be a number from 0 on"),
+        ('x{"motion": 1' + "0" * 400 + "}", "'motion' .* must be a number from 0 on"),
         ('x{"camera": 3}', "'camera' .* must be a string"),
         ('x{"reference_path": {"a": 1}}', "must be a string"),
         ('x{"motion": 1, "flow": 2}', "'motion' is given twice"),

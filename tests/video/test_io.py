@@ -17,7 +17,7 @@ from PIL import Image
 
 from sora_cli.errors import SoraError, UsageError
 from sora_cli.video.io import frame_rate, write_image, write_video
-from sora_cli.video.settings import find_settings, read_settings, sidecar_path
+from sora_cli.video.settings import find_settings, read_generate_settings, read_settings, sidecar_path
 
 SETTINGS = {"settings_hash": "abc", "prompt": 'naïve ☕ "quoted"\n', "numbers": list(range(3000))}
 COLOURS = np.array(
@@ -143,9 +143,36 @@ def test_no_file(folder: Path) -> None:
         read_settings(folder / "absent.mp4")
 
 
+def test_settings_to_start_from(folder: Path) -> None:
+    path = folder / "x.mp4.json"
+    path.write_text('{"settings_hash": "1", "config": {"sampling": {"steps": 3}}}')
+    assert read_generate_settings(path) == {"sampling": {"steps": 3}}
+    for content in ('{"settings_hash": "1"}', '{"settings_hash": "1", "config": [1]}'):
+        path.write_text(content)
+        with pytest.raises(UsageError, match="was not made by `sora generate`"):
+            read_generate_settings(path)
+
+
+@pytest.mark.parametrize("fps", [0.001, 240.0])
+def test_the_slowest_and_the_fastest_rate(folder: Path, fps: float) -> None:
+    path = folder / "x.mp4"
+    write_video(path, noise_pieces(2), fps)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert float(stream.average_rate or 0) == fps
+        assert [frame.time for frame in container.decode(stream)][1] == pytest.approx(1 / fps)
+
+
 @pytest.mark.parametrize(
     ("fps", "rate"),
-    [(24.0, Fraction(24)), (23.976, Fraction(24000, 1001)), (29.97, Fraction(30000, 1001)), (12.5, Fraction(25, 2))],
+    [
+        (24.0, Fraction(24)),
+        (23.976, Fraction(24000, 1001)),
+        (29.97, Fraction(30000, 1001)),
+        (12.5, Fraction(25, 2)),
+        (0.004, Fraction(1, 250)),
+        (0.0001, Fraction(1, 1000)),
+    ],
 )
 def test_frame_rate(fps: float, rate: Fraction) -> None:
     assert frame_rate(fps) == rate

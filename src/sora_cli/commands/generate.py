@@ -78,13 +78,13 @@ def generate(
     from sora_cli.console import command_output
     from sora_cli.plugin.manager import get_plugins
     from sora_cli.tasks.generate import run
-    from sora_cli.video.settings import read_settings
+    from sora_cli.video.settings import read_generate_settings
 
     with command_output(json=as_json, quiet=quiet):
         resolved = resolve_generate(
             o.given_settings(ctx.params, prompts),
             config_file=config,
-            from_settings=read_settings(from_video) if from_video else None,
+            from_settings=read_generate_settings(from_video) if from_video else None,
             preset=preset,
             options=model_options or (),
             plugins=get_plugins(),

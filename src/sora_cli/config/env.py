@@ -1,7 +1,7 @@
 """Environment variables: `SORA_SAMPLING__STEPS=30` is the setting `sampling.steps`.
 
 pydantic-settings ignores names it does not know and cannot say which variable gave a value, so the few lines that map
-names are here. Nothing heavy is imported: `sora doctor` reads the table too.
+names are here. Nothing heavy is imported: `sora --help` names the variables too.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ SEPARATOR = "__"
 OTHER_VARIABLES: Mapping[str, str] = {
     "SORA_PLUGINS": "plugins to use, comma separated; empty switches all off",
     "SORA_DEBUG": "1 shows tracebacks",
-    "SORA_CACHE": "folder for downloaded weights and kept results",
-    "SORA_HOME": "folder for everything that `sora` keeps between runs",
 }
 """Variables that are no settings of a task; every other `SORA_...` name must be a setting."""
 

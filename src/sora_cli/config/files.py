@@ -89,12 +89,21 @@ def _parse(text: str, *, source: str, lines: dict[str, int] | None) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f"{source}:{mark.line + 1}" if mark and lines is not None else source
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UsageError(f"{where}: not valid YAML: {problem}", hint=_yaml_hint(problem)) from None
+        raise UsageError(
+            f"{where}: not valid YAML: {problem}", hint=_yaml_hint(problem, _character(text, mark))
+        ) from None
     return None if node is None else _Reader(source, lines).read(node, "", ())
 
 
-def _yaml_hint(problem: str) -> str | None:
-    if "\\t" in problem:
+def _character(text: str, mark: Any) -> str:
+    """The character that the parser stumbled over; empty at the end of a line."""
+    lines = text.splitlines()
+    line = lines[mark.line] if mark and mark.line < len(lines) else ""
+    return line[mark.column] if mark and mark.column < len(line) else ""
+
+
+def _yaml_hint(problem: str, character: str) -> str | None:
+    if character == "\t":
         return "indent with spaces, not with tabs"
     if "mapping values are not allowed" in problem:
         return 'put quotes around a value that contains ": "'

@@ -7,22 +7,24 @@ specs of the model and its scheduler, and built-in defaults.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import MissingError, SoraError, UsageError, did_you_mean, unknown_name
+from ..acceleration import ATTENTION_BACKENDS
+from ..errors import MissingError, SoraError, UnknownNameError, UsageError, did_you_mean, unknown_name
 from ..launch import machine
 from ..launch.torchrun import check_hardware
 from ..plugin.manager import load_attribute
-from ..plugin.specs import ModelSpec
+from ..plugin.specs import Constraints, ModelSpec
 from ..presets import LaunchEntry, choose_launch, list_presets, load_preset
-from ..video.shapes import Size, covering_duration, covering_resolution, resolve_shape
+from ..video.shapes import ClipShape, Size, covering_duration, covering_resolution, resolve_shape
 from .files import project_file, read_yaml, user_file
 from .layers import (
     Chosen,
@@ -40,7 +42,7 @@ from .layers import (
     raise_problems,
     settings_in,
 )
-from .schema import GenerateConfig
+from .schema import GenerateConfig, ShapeSection
 from .settings import leaves, resolved_table, settings_of
 
 __all__ = ["Plugins", "Resolved", "resolve_generate", "resolved_table", "settings_of", "validated"]
@@ -133,13 +135,13 @@ def resolve_generate(
     layers, notes = _add_defaults(layers, model, settings, plugins)
     layers, more_notes = _settle_rivals(layers)
     config = _build(layers, settings, model, plugins)[0]
-    clip = resolve_shape(config.shape, model.constraints, BUILT_IN["shape.fps"])
+    clip = _clip_shape(layers, config.shape, model.constraints)
     launch = _launch_entry(model, config, Size(clip.asked_height, clip.asked_width), clip.num_frames, plugins)
     if launch is not None:
         layers = _with_launch(layers, model, launch)
     config, origins = _build(layers, settings, model, plugins)
     check_hardware(config.hardware)
-    return Resolved(config, origins, (*notes, *more_notes), launch)
+    return Resolved(config, origins, (*notes, *more_notes, *_unused_lines(config, origins)), launch)
 
 
 # -- layers of the user ------------------------------------------------------------------------------------------
@@ -184,8 +186,9 @@ def _choose_model(layers: Sequence[Layer], plugins: Plugins) -> ModelSpec:
         device = first_value(layers, "hardware.device")
         return _best_model(plugins.specs("model").values(), device.value if device else "auto")
     try:
-        spec = plugins.get("model", str(named.value))
-    except UsageError:
+        with _naming(named.origin):
+            spec = plugins.get("model", str(named.value))
+    except UnknownNameError:
         if any(info.kind == "models" and info.name == named.value for info in list_presets(plugins)):
             raise MissingError(
                 f"there are presets for the model {named.value!r}, but no installed plugin provides it",
@@ -233,7 +236,8 @@ def _add_defaults(
     layers, more = drop_dependent(layers, "sampling.scheduler", SCHEDULER_DEPENDENT, _canonical(plugins, "scheduler"))
     chosen = first_value(layers, "sampling.scheduler")
     assert chosen is not None
-    scheduler = plugins.get("scheduler", str(chosen.value))
+    with _naming(chosen.origin):
+        scheduler = plugins.get("scheduler", str(chosen.value))
     layers.append(Layer(f"scheduler {scheduler.name}", {"sampling.steps": scheduler.default_steps}, is_user=False))
     layers.append(Layer("default", BUILT_IN, is_user=False))
     return layers, notes + more
@@ -302,6 +306,30 @@ def _not_used(loser: tuple[str, Chosen], winner: tuple[str, Chosen]) -> str:
     return f"{loser[0]} {loser[1].value} ({loser[1].origin}) is not used: {winner[0]} ({winner[1].origin}) wins"
 
 
+def _clip_shape(layers: Sequence[Layer], shape: ShapeSection, constraints: Constraints) -> ClipShape:
+    """The shape of the clips; an error says which of the settings come from somewhere else than the command line."""
+    try:
+        return resolve_shape(shape, constraints, BUILT_IN["shape.fps"])
+    except UsageError as error:
+        lines = [error.hint] if error.hint else []
+        for key in ("size", "resolution", "aspect_ratio", "frames", "duration"):
+            chosen = first_value(layers, f"shape.{key}")
+            if chosen and layers[chosen.level].is_user and chosen.origin != "flag":
+                lines.append(f"shape.{key} {chosen.value} comes from {chosen.origin}")
+        raise UsageError(error.message, hint="\n".join(lines) or None) from None
+
+
+def _unused_lines(config: GenerateConfig, origins: Mapping[str, str]) -> list[str]:
+    """Notes about a choice of lines where no file is read."""
+    if config.prompt.file is not None:
+        return []
+    asked = {
+        "prompt.start_index": config.prompt.start_index > 0,
+        "prompt.end_index": config.prompt.end_index is not None,
+    }
+    return [f"{key} ({origins[key]}) is not used: there is no prompt file" for key in asked if asked[key]]
+
+
 # -- launch presets ----------------------------------------------------------------------------------------------
 
 
@@ -345,16 +373,11 @@ def _build(
     never_null += [key for key, setting in settings.items() if not setting.nullable]
     chosen = merge(layers, never_null)
     values = {key: entry.value for key, entry in chosen.items()}
-    if values["model.variant"] not in model.variants and model.variants:
-        raise unknown_name(f"variant of {model.name}", str(values["model.variant"]), model.variants)
-    for key, kind in NAMED_PARTS.items():
-        values[key] = plugins.get(kind, str(values[key])).name
-    if values.get("hardware.parallel") is not None:
-        values["hardware.parallel"] = plugins.get("parallelism", str(values["hardware.parallel"])).name
 
     def origin_of(key: str) -> str:
         return chosen[key].origin if key in chosen else "default"
 
+    _check_names(values, model, plugins, origin_of)
     scheduler = plugins.get("scheduler", values["sampling.scheduler"])
     for prefix, options, owner in (
         ("model.options", model.options, f"model {model.name}"),
@@ -366,6 +389,32 @@ def _build(
         values.update({f"{prefix}.{name}": value for name, value in complete.items()})
     config = validated(GenerateConfig, nest(values, settings), origin_of)
     return config, {key: origin_of(key) for key, _ in leaves(config.model_dump(mode="json"))}
+
+
+def _check_names(values: dict[str, Any], model: ModelSpec, plugins: Plugins, origin_of: Callable[[str], str]) -> None:
+    """UsageError for a name that nobody provides; aliases in `values` become names."""
+    for key, what, known in (
+        ("model.variant", f"variant of {model.name}", model.variants),
+        ("model.attention", "attention backend", ATTENTION_BACKENDS),
+    ):
+        if known and key in values and values[key] not in known:
+            with _naming(origin_of(key)):
+                raise unknown_name(what, str(values[key]), known)
+    for key, kind in {**NAMED_PARTS, "hardware.parallel": "parallelism"}.items():
+        if values.get(key) is not None:
+            with _naming(origin_of(key)):
+                values[key] = plugins.get(kind, str(values[key])).name
+
+
+@contextlib.contextmanager
+def _naming(origin: str) -> Iterator[None]:
+    """Say of an unknown name where it comes from, unless it was typed just now."""
+    try:
+        yield
+    except UnknownNameError as error:
+        if origin == "flag":
+            raise
+        raise UnknownNameError(f"{origin}: {error.message}", hint=error.hint) from None
 
 
 def validated(config: type[Config], nested: Mapping[str, Any], origin_of: Callable[[str], str]) -> Config:
@@ -383,6 +432,7 @@ def _value_problems(error: ValidationError, origin_of: Callable[[str], str], pre
         key = ".".join(str(part) for part in detail["loc"][: 1 if prefix else 2])
         name = f"{prefix}{key}" if key else prefix.rstrip(".")
         reason = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        reason = reason.partition(", unable to")[0]
         given = f" {detail['input']!r}" if isinstance(detail["input"], str | int | float) else ""
         problems.append(Problem(origin_of(key), f"{name}{given}: {reason}"))
     return problems

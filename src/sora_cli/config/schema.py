@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 DTypeName = Literal["auto", "fp32", "bf16", "fp16"]
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 OffloadName = Literal["auto", "none", "model", "block"]
+Score = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
@@ -67,8 +68,8 @@ class SamplingSection(Section):
 class ConditioningSection(Section):
     """What the clip is conditioned on besides the prompt."""
 
-    aes: float | None = Field(None, description="aesthetic score put into the prompt, 4 to 7")
-    motion: float | None = Field(None, description="motion score put into the prompt, 0 to 100")
+    aes: Score | None = Field(None, description="aesthetic score put into the prompt, 4 to 7")
+    motion: Score | None = Field(None, description="motion score put into the prompt, 0 to 100")
     camera: str | None = Field(None, description="camera motion put into the prompt, e.g. pan left")
 
 

@@ -24,7 +24,7 @@ def settings_of(config: GenerateConfig, *, prompt: str | None = None, seed: int 
     """The JSON-safe settings to store in an output; `resolve_generate(from_settings=...)` takes them back.
 
     prompt, seed: of one clip out of a run of several; the settings are then those that make this clip alone.
-    Settings that are not set are left out.
+    Settings that are not set are left out, except the scores of one clip.
     """
     everything = config.model_dump(mode="json")
     stored: dict[str, Any] = {}
@@ -39,6 +39,8 @@ def settings_of(config: GenerateConfig, *, prompt: str | None = None, seed: int 
     if prompt is not None:
         negative = config.prompt.negative
         stored["prompt"] = {"prompts": [prompt], **({"negative": negative} if negative is not None else {})}
+        # With nulls: a score that was switched off for this prompt must not come back from the model's preset.
+        stored["conditioning"] = everything["conditioning"]
     if seed is not None:
         stored["sampling"] |= {"seed": seed, "num_samples": 1}
     return stored

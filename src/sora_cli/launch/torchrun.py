@@ -65,9 +65,7 @@ def check_hardware(hardware: HardwareSection) -> None:
     found = len(machine.gpus())
     if found < wanted:
         has = {0: "no NVIDIA GPU", 1: "1 GPU"}.get(found, f"{found} GPUs")
-        raise UsageError(f"{wanted} GPUs asked for, but this machine has {has}", hint=_without_enough(wanted, found))
-
-
-def _without_enough(wanted: int, found: int) -> str:
-    fewer = f"use --gpus {found}" if found else "leave --gpus out"
-    return f"{fewer}, or --device cpu for {wanted} processes on the CPU\nCUDA_VISIBLE_DEVICES may hide GPUs"
+        raise UsageError(
+            f"{wanted} GPUs asked for, but this machine has {has}",
+            hint="leave --gpus out for one device\nCUDA_VISIBLE_DEVICES may hide GPUs",
+        )

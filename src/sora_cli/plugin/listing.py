@@ -40,13 +40,8 @@ def list_plugins(plugins: Plugins, kind: str | None, built_in: frozenset[str]) -
     known = [*KINDS, COMMAND_KIND, PLUGIN_KIND]
     if kind is not None and kind not in known:
         raise unknown_name("plugin kind", kind, known)
-    rows: list[dict[str, Any]] = []
-    errors: list[SoraError] = []
-    for each in KINDS if kind is None else [kind] if kind in KINDS else []:
-        try:
-            rows.extend(_spec_row(plugins, each, spec) for spec in plugins.specs(each).values())
-        except SoraError as clash:
-            errors.append(clash)
+    by_kind, errors = _usable(plugins, kind)
+    rows = [_spec_row(plugins, each, spec) for each, specs in by_kind.items() for spec in specs.values()]
     if kind in (None, COMMAND_KIND):
         rows.extend(
             _row(COMMAND_KIND, command.name, command.summary, sorted(command.plugins), "ready")
@@ -65,11 +60,14 @@ def list_plugins(plugins: Plugins, kind: str | None, built_in: frozenset[str]) -
 
 
 def describe_plugins(plugins: Plugins, name: str, kind: str | None, built_in: frozenset[str]) -> list[Description]:
-    """Everything called `name` (an alias counts): specs of all kinds, or of one, and the plugin itself."""
+    """Everything called `name` (an alias counts): specs of all kinds, or of one, and the plugin itself.
+
+    A kind in which two plugins claim one name is an error only when nothing else is called `name`.
+    """
     found = []
     words: set[str] = set()
-    for each in KINDS if kind is None else [kind] if kind in KINDS else []:
-        specs = plugins.specs(each)
+    by_kind, errors = _usable(plugins, kind)
+    for each, specs in by_kind.items():
         for spec in specs.values():
             words.update((spec.name, *spec.aliases))
             if name in (spec.name, *spec.aliases):
@@ -85,10 +83,24 @@ def describe_plugins(plugins: Plugins, name: str, kind: str | None, built_in: fr
         words.update(plugins.points)
         if name in plugins.points:
             found.append(Description(f"plugin {name}", _plugin_record(plugins, name)))
+    if not found and errors:
+        raise errors[0]
     if not found:
         see = "sora plugins list" + (f" --kind {kind}" if kind else "")
         raise unknown_name(kind or "plugin or name", name, words, see=see)
     return found
+
+
+def _usable(plugins: Plugins, kind: str | None) -> tuple[dict[str, Mapping[str, Spec]], list[SoraError]]:
+    """Specs of one kind, or of all, and what is wrong with the kinds in which two plugins claim one name."""
+    by_kind: dict[str, Mapping[str, Spec]] = {}
+    errors: list[SoraError] = []
+    for each in KINDS if kind is None else [kind] if kind in KINDS else []:
+        try:
+            by_kind[each] = plugins.specs(each)
+        except SoraError as clash:
+            errors.append(clash)
+    return by_kind, errors
 
 
 def _row(kind: str, name: str, summary: str, plugins: list[str], status: str) -> dict[str, Any]:
@@ -118,8 +130,8 @@ def _spec_record(plugins: Plugins, kind: str, spec: Spec) -> dict[str, Any]:
 def _plugin_record(plugins: Plugins, name: str) -> dict[str, Any]:
     broken = [each.reason for each in plugins.broken if each.name == name]
     provides: dict[str, list[str]] = {}
-    for kind in KINDS:
-        names = [each for each in plugins.specs(kind) if plugins.owner(kind, each) == name]
+    for kind, specs in _usable(plugins, None)[0].items():
+        names = [each for each in specs if plugins.owner(kind, each) == name]
         if names:
             provides[kind] = names
     return {

@@ -21,7 +21,7 @@ from sora_cli.errors import MissingError, SoraError, UsageError, did_you_mean, u
 
 from . import hooks
 from .kinds import KINDS
-from .selection import PLUGIN_GROUP, check_selected, installed, provider, selected
+from .selection import PLUGIN_GROUP, VARIABLE, check_selected, installed, provider, selected
 from .specs import Spec
 
 SLOW_MS = 100.0
@@ -42,12 +42,13 @@ class _HookFailure(Exception):
 class Plugins:
     """The plugins of this run. Make it with `Plugins.load`, or take the shared one from `get_plugins`."""
 
-    def __init__(self, warn: Callable[[str], None]) -> None:
+    def __init__(self, warn: Callable[[str], None], kept: frozenset[str] | None = None) -> None:
         self.broken: list[BrokenPlugin] = []
         self.load_ms: dict[str, float] = {}
         self.points: dict[str, EntryPoint] = {}
         """The entry point of each plugin that is switched on, broken ones included."""
         self._warn = warn
+        self._kept = kept
         self._manager = pluggy.PluginManager(hooks.PROJECT)
         self._manager.add_hookspecs(hooks)
         self._specs: dict[str, dict[str, Spec]] = {}
@@ -65,9 +66,9 @@ class Plugins:
         environ: instead of the process environment. entry_points: instead of those of the installed packages.
         warn: gets one line per broken plugin; the console by default.
         """
-        plugins = cls(warn or _warn_on_console)
         points = sorted(installed(PLUGIN_GROUP) if entry_points is None else entry_points, key=lambda p: p.name)
         names = selected(environ)
+        plugins = cls(warn or _warn_on_console, names)
         check_selected(names, {point.name for point in points})
         by_name: dict[str, list[EntryPoint]] = {}
         for point in points:
@@ -96,12 +97,12 @@ class Plugins:
         for spec in specs.values():
             if name in spec.aliases:
                 return spec
-        raise unknown_name(
-            kind.replace("-", " "),
-            name,
-            [*specs, *(alias for spec in specs.values() for alias in spec.aliases)],
-            see=f"sora plugins list --kind {kind}",
-        )
+        known = [*specs, *(alias for spec in specs.values() for alias in spec.aliases)]
+        error = unknown_name(kind.replace("-", " "), name, known, see=f"sora plugins list --kind {kind}")
+        if self._kept is not None:
+            left = ", ".join(sorted(self._kept)) or "no plugin"
+            error.hint = f"{error.hint}\n{VARIABLE} leaves only {left} on"
+        raise error
 
     def owner(self, kind: str, name: str) -> str:
         """The plugin that a spec comes from; `name` may be an alias."""

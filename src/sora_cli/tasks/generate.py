@@ -35,11 +35,14 @@ def run(resolved: Resolved, *, dry_run: bool = False) -> None:
     states = {clip.path: output_state(clip.path, clip.settings_hash) for clip in plan.clips}
     for note in (*plan.notes, *unused_settings(resolved)):
         console.note(note)
+    several = several_processes(resolved)
     if dry_run:
+        if several:
+            console.note(f"{several}; the launch line is how it will start")
         show_dry_run(plan, resolved, states)
         return
-    if plan.config.hardware.gpus > 1:
-        raise UsageError("one run on several GPUs is not available yet", hint="leave --gpus out")
+    if several:
+        raise UsageError(several, hint="leave --gpus out for one device")
     check_outputs(states, overwrite=plan.config.output.overwrite)
     if all(state == "done" for state in states.values()):
         for clip in plan.clips:
@@ -57,6 +60,14 @@ def run(resolved: Resolved, *, dry_run: bool = False) -> None:
         from .sampling import make_clips
 
         make_clips(plan, plugins, done=frozenset(path for path, state in states.items() if state == "done"))
+
+
+def several_processes(resolved: Resolved) -> str | None:
+    """Why a run on more than one process is refused; None for one process."""
+    gpus = resolved.config.hardware.gpus
+    if gpus == 1:
+        return None
+    return f"generating with {gpus} processes ({resolved.origins['hardware.gpus']}) is not available yet"
 
 
 def unused_settings(resolved: Resolved) -> list[str]:

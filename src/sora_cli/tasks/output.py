@@ -46,13 +46,18 @@ def name_outputs(clips: Sequence[tuple[str, int]], output: Path | None, *, is_im
     """One path per clip, given as (prompt, seed), all different.
 
     output: a file (single clip), a folder, or None for `outputs/`. A path that ends in .mp4 or .png is a file, an
-    existing folder or a path without such an ending a folder. Two clips of one name get "-2", "-3" in order.
-    Raises UsageError for a file name that does not fit.
+    existing folder or a path without any ending (a number like the .5 of "v1.5" is none) a folder. Two clips of one
+    name get "-2", "-3" in order. Raises UsageError for a file name that does not fit.
     """
     suffix = IMAGE_SUFFIX if is_image else VIDEO_SUFFIX
-    if output is not None and output.suffix and not output.is_dir():
-        return [_single_output(output, suffix, len(clips))]
-    folder = DEFAULT_FOLDER if output is None else output
+    folder = DEFAULT_FOLDER
+    if output is not None:
+        if str(output) == "-":
+            raise UsageError("clips are not written to standard output", hint="give a file or a folder with --output")
+        # A path from a file or the environment has not been through a shell; "~" of nobody stays as it is.
+        folder = Path(os.path.expanduser(output))
+        if folder.suffix and not folder.suffix[1:].isdigit() and not folder.is_dir():
+            return [_single_output(folder, suffix, len(clips))]
     names: list[str] = []
     for prompt, seed in clips:
         base = name = f"{slug(prompt)}-{seed}"

@@ -13,7 +13,7 @@ from sora_cli.config.settings import settings_of
 from sora_cli.errors import MissingError, UsageError
 from sora_cli.plugin.manager import load_attribute
 from sora_cli.plugin.specs import ModelSpec, SchedulerSpec, Spec, TextEncoderSpec, VAESpec
-from sora_cli.text.prompts import Prompt, parse_prompt, read_prompts, split_segments
+from sora_cli.text.prompts import Prompt, check_text, parse_prompt, read_prompts, split_segments
 from sora_cli.text.scores import Scores, append_scores
 from sora_cli.video.settings import HASH_KEY
 from sora_cli.video.shapes import ClipShape, resolve_shape
@@ -23,7 +23,7 @@ from .output import name_outputs, settings_hash
 
 if TYPE_CHECKING:
     from sora_cli.config.resolve import Resolved
-    from sora_cli.config.schema import ConditioningSection, GenerateConfig
+    from sora_cli.config.schema import GenerateConfig
     from sora_cli.plugin.manager import Plugins
 
 #: Single frames are conditioned on this frame rate, not on the clip's: so the released models were trained
@@ -200,6 +200,7 @@ def _prompts(config: GenerateConfig) -> tuple[list[Prompt], list[str]]:
         notes.append(f"prompts are given, so the prompt file {section.file} is not read")
     raw_prompts = read_prompts(section.prompts, section.file, section.start_index, section.end_index)
     prompts = [parse_prompt(raw) for raw in raw_prompts]
+    check_text(section.negative or "")
     for prompt in prompts:
         for key in ("reference_path", "mask_strategy"):
             if prompt.settings.get(key):
@@ -207,13 +208,17 @@ def _prompts(config: GenerateConfig) -> tuple[list[Prompt], list[str]]:
                     f"{key!r} in the prompt {prompt.text!r}: generating from pictures and videos is not available yet",
                     hint="leave it out to generate from the text alone",
                 )
-        if not section.prompts:
-            continue
-        if not prompt.text.strip():
-            raise UsageError("the prompt is empty", hint="put what to show in front of the { }")
-    empty = [section.start_index + index for index, prompt in enumerate(prompts) if not prompt.text.strip()]
+    segments = [split_segments(prompt.text) for prompt in prompts]
+    empty = [section.start_index + index for index, parts in enumerate(segments) if not parts[0].text.strip()]
+    if empty and section.prompts:
+        raise UsageError("the prompt is empty", hint="put what to show in front of the { }")
     if empty:
         notes.append(f"empty prompts in the prompt file, lines counted from 0: {', '.join(map(str, empty))}")
+    notes += [
+        f"a clip is one part, so only {parts[0].text!r} of the {len(parts)} parts of the prompt {prompt.text!r} is used"
+        for prompt, parts in zip(prompts, segments, strict=True)
+        if len(parts) > 1
+    ]
     return prompts, notes
 
 
@@ -256,24 +261,19 @@ def _clip(config: GenerateConfig, prompt: Prompt, seed: int, path: Path, common:
         update={key: prompt.settings[key] for key in Scores._fields if key in prompt.settings}
     )
     scores = Scores(conditioning.aes, conditioning.motion, conditioning.camera)
-    # One clip of one part: only the first segment of a prompt for several parts is used.
     text = append_scores(split_segments(prompt.text)[0].text, scores)
     made_from = {**common, "text": text, "seed": seed}
+    for words in (prompt.text, text):
+        check_text(words)
     settings = {
         HASH_KEY: settings_hash(made_from),
         "sora": version(),
         "prompt": prompt.text,
         **made_from,
-        "config": stored_config(config, prompt.text, seed, conditioning),
+        # The configuration that makes this one clip again, as `--from` reads it.
+        "config": settings_of(config.model_copy(update={"conditioning": conditioning}), prompt=prompt.text, seed=seed),
     }
     return Clip(prompt.text, text, seed, path, settings)
-
-
-def stored_config(config: GenerateConfig, prompt: str, seed: int, conditioning: ConditioningSection) -> dict[str, Any]:
-    """The configuration that makes this one clip again, as `--from` reads it."""
-    stored = settings_of(config, prompt=prompt, seed=seed)
-    # With nulls: a score that was switched off for this prompt must not come back from the model's preset.
-    return {**stored, "conditioning": conditioning.model_dump(mode="json")}
 
 
 def shape_record(shape: ClipShape) -> dict[str, Any]:

@@ -44,12 +44,21 @@ def make_clips(plan: GeneratePlan, plugins: Plugins, *, done: frozenset[Path]) -
         for batch in plan.batches:
             try:
                 _make_batch(plan, parts, batch, done)
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 raise SoraError(
                     f"not enough memory on {parts.device.type} for {plan.shape.height}x{plan.shape.width}, "
                     f"{plan.shape.num_frames} frames, {len(batch)} at a time",
                     hint="try a smaller --res or --len, or --batch-size 1",
                 ) from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether this is what torch or NumPy raise when there is no memory; on CPU and MPS only the text says so."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return any(words in str(error) for words in ("out of memory", "can't allocate memory", "not enough memory"))
 
 
 def _make_batch(plan: GeneratePlan, parts: LoadedComponents, batch: Sequence[Clip], done: frozenset[Path]) -> None:
@@ -74,11 +83,12 @@ def _make_batch(plan: GeneratePlan, parts: LoadedComponents, batch: Sequence[Cli
         try:
             _write_clip(plan, parts, clip, latents[pending.index(clip)])
         except KeyboardInterrupt:
-            console.note(f"kept: the sampled latents, in {keeper.path}; the same command goes on with decoding")
+            if keeper.saved_step:
+                console.note(f"kept: the sampled latents, in {keeper.path}; the same command goes on with decoding")
             raise
+        if clip is pending[-1]:  # before the report, which fails when nobody reads it any more
+            keeper.path.unlink(missing_ok=True)
         report(clip.path, "resumed" if keeper.resumed_from else "made", prompt=clip.prompt, seed=clip.seed)
-    if pending:
-        keeper.path.unlink(missing_ok=True)
 
 
 class LatentKeeper:
@@ -159,6 +169,9 @@ def _sampling_title(clips: Sequence[Clip], step: int) -> str:
 
 def _request(plan: GeneratePlan, parts: LoadedComponents, clips: Sequence[Clip], noise: Tensor) -> SampleRequest:
     text = _encode(parts, [clip.text for clip in clips])
+    for clip, row in zip(clips, text.mask, strict=True):
+        if bool(row.all()):
+            get_console().note(f"{clip.path.name}: the prompt is longer than the {len(row)} tokens that are read of it")
     null_embeddings, null_mask = _unconditional(plan, parts, text)
     return SampleRequest(
         noise=noise,

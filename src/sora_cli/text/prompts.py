@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -63,10 +64,19 @@ def read_prompts(
     return chosen
 
 
+def check_text(text: str) -> None:
+    """UsageError for text with bytes or code points that are no characters, which no encoder and no file takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        shown = text.encode(errors="backslashreplace").decode()
+        raise UsageError(f"not valid Unicode text: {shown!r} (character {error.start})", hint="use UTF-8") from None
+
+
 def _read_text(file: str, name: str) -> str:
     """The text of a prompt file with "\\n" line breaks; other Unicode separators stay inside a prompt."""
     try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).expanduser().read_bytes()
+        data = sys.stdin.buffer.read() if file == "-" else Path(os.path.expanduser(file)).read_bytes()
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{name} is not UTF-8 text (byte {error.start})", hint="save it as UTF-8") from None
@@ -110,12 +120,17 @@ def _check_settings(given: Mapping[str, Any], raw: str) -> dict[str, Any]:
         name = KEYS[key]
         if name in settings:
             raise UsageError(f"{name!r} is given twice in the settings of the prompt {raw!r}")
-        wanted: tuple[type, ...] = (int, float) if name in _NUMBERS else (str,)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, wanted)):
-            kind = "a number" if name in _NUMBERS else "a string"
+        if value is not None and not (_is_score(value) if name in _NUMBERS else isinstance(value, str)):
+            kind = "a number from 0 on" if name in _NUMBERS else "a string"
             raise UsageError(f"{key!r} in the settings of the prompt {raw!r} must be {kind}, not {json.dumps(value)}")
         settings[name] = value
     return settings
+
+
+def _is_score(value: Any) -> bool:
+    # The limit also keeps out what JSON calls NaN and Infinity, and whole numbers that no float holds.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 <= value <= sys.float_info.max
 
 
 @dataclass(frozen=True)

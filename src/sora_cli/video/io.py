@@ -30,15 +30,17 @@ ENCODER_THREADS = 2
 #: ITU-T H.273 code point 1 is BT.709 for primaries, transfer and matrix; range 1 is "limited" (16 to 235).
 BT709 = 1
 LIMITED_RANGE = 1
+#: One frame in about a quarter of an hour; 0 would be no rate.
+SLOWEST_RATE = Fraction(1, 1000)
 
 
 def frame_rate(fps: float) -> Fraction:
-    """Frames per second as an exact fraction; a rate within 0.005 of a broadcast rate is that: 23.976 = 24000/1001."""
+    """Frames per second as an exact fraction; one within 0.005 of a broadcast rate is that: 23.976 = 24000/1001."""
     nearest = round(fps * 1001 / 1000)
     broadcast = Fraction(nearest * 1000, 1001)
-    if fps != round(fps) and abs(fps - float(broadcast)) < 0.005:
+    if nearest and fps != round(fps) and abs(fps - float(broadcast)) < 0.005:
         return broadcast
-    return Fraction(fps).limit_denominator(1000)
+    return max(Fraction(fps).limit_denominator(1000), SLOWEST_RATE)
 
 
 def partial_path(path: Path) -> Path:

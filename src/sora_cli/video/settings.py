@@ -45,6 +45,20 @@ def read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
+def read_generate_settings(path: Path) -> dict[str, Any]:
+    """The configuration in a file that `sora generate` made; it makes the same file again.
+
+    Raises UsageError when there is no such file or another command made it, SoraError when it holds no settings.
+    """
+    config = read_settings(path).get("config")
+    if not isinstance(config, dict):
+        raise UsageError(
+            f"{path} was not made by `sora generate`, so it holds no settings to start from",
+            hint=f"`sora show {path}` prints what it holds",
+        )
+    return config
+
+
 def find_settings(path: Path) -> dict[str, Any] | None:
     """Like `read_settings`, but None for a file that is absent, foreign or damaged."""
     for read, source in ((_from_mp4, path), (_from_png, path), (_from_json, path), (_from_json, sidecar_path(path))):

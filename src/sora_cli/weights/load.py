@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 #: How many names a report lists before it only counts.
 MAX_NAMES = 10
+NOT_TENSORS = "it is not a file of PyTorch, or not one of tensors"
 
 
 def load_network(
@@ -76,20 +78,28 @@ def _read_file(file: Path, device: torch.device | str) -> Mapping[str, Tensor]:
             return load_file(file, device=str(device))
         content = torch.load(file, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
+        # torch says which of the objects it refused after a paragraph on how to load them all the same.
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if refused is None:
+            raise _unreadable(file, NOT_TENSORS) from error
         raise SoraError(
-            f"{file} holds more than tensors and is not loaded: {str(error).splitlines()[0]}",
+            f"{file} holds more than tensors and is not loaded: {refused[1]}",
             hint="convert it to safetensors where you trust it",
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise SoraError(
-            f"cannot read the weights file {file}: {error}", hint="it may be cut off; fetch it again"
-        ) from error
+        raise _unreadable(file, str(error)) from error
+    except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:  # from reading other bytes as pickle
+        raise _unreadable(file, NOT_TENSORS) from error
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         keys = (
             ", ".join(map(str, list(content)[:MAX_NAMES])) if isinstance(content, Mapping) else type(content).__name__
         )
         raise SoraError(f"{file} is not a table of tensors (it holds: {keys})")
     return content
+
+
+def _unreadable(file: Path, reason: str) -> SoraError:
+    return SoraError(f"cannot read the weights file {file}: {reason}", hint="it may be cut off; fetch it again")
 
 
 def check_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, what: str, source: Path) -> None:

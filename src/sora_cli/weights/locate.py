@@ -33,7 +33,7 @@ def locate_weights(weights: Weights | None, *, what: str, override: str | None =
     Raises UsageError for an override that does not exist, MissingError (exit 3) for files that are not here.
     """
     if override is not None:
-        return _located(_override_files(Path(override).expanduser(), what))
+        return _located(_override_files(Path(os.path.expanduser(override)), what))
     if weights is None:
         return None
     if weights.package is None:

@@ -11,6 +11,7 @@ the errors of the diffusion model; it starts from the file it writes to every 10
 from __future__ import annotations
 
 import argparse
+import random
 import time
 from pathlib import Path
 
@@ -21,6 +22,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sora_plugins.nano.autoencoder import BLOCK, STRIDE, NanoAutoencoder, to_channels_last
+from sora_plugins.nano.config import MODEL_CONFIG
+from sora_plugins.nano.scenes.captions import write_caption
+from sora_plugins.nano.text import WordTableEncoder
+from sora_plugins.stdit.stdit3 import build
+
+from .clips import read_params
 
 CROP = 96
 FRAMES = 17
@@ -77,17 +84,34 @@ def fit(files: list[Path], seed: int) -> NanoAutoencoder:
     return model
 
 
-def crops(files: list[Path], generator: torch.Generator, batch: int) -> Tensor:
-    """Random crops of clip beginnings (batch, 3, 17, 96, 96); a clip may start at any of its frames."""
-    rows = []
+def pieces(files: list[Path], generator: torch.Generator, batch: int) -> tuple[Tensor, list[Path]]:
+    """Random pieces of 17 frames (batch, 3, 17, H, W), starting at any frame, and the clips they come from."""
+    rows, paths = [], []
     for _ in range(batch):
         path = files[int(torch.randint(len(files), (), generator=generator))]
         clip = np.load(path, mmap_mode="r")
         start = int(torch.randint(clip.shape[0] - FRAMES + 1, (), generator=generator))
-        top = BLOCK * int(torch.randint((clip.shape[1] - CROP) // BLOCK + 1, (), generator=generator))
-        left = BLOCK * int(torch.randint((clip.shape[2] - CROP) // BLOCK + 1, (), generator=generator))
-        rows.append(to_pixels(np.array(clip[start : start + FRAMES, top : top + CROP, left : left + CROP])))
-    return torch.cat(rows)
+        rows.append(to_pixels(np.array(clip[start : start + FRAMES])))
+        paths.append(path)
+    return torch.cat(rows), paths
+
+
+def crop(pixels: Tensor, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """One random 96 x 96 window of every piece and its latents."""
+    side = CROP // BLOCK
+    windows, latents = [], []
+    for clip, latent in zip(pixels, z, strict=True):
+        row = int(torch.randint(latent.shape[-2] - side + 1, (), generator=generator))
+        column = int(torch.randint(latent.shape[-1] - side + 1, (), generator=generator))
+        latents.append(latent[..., row : row + side, column : column + side])
+        windows.append(clip[..., row * BLOCK : row * BLOCK + CROP, column * BLOCK : column * BLOCK + CROP])
+    return torch.stack(windows), torch.stack(latents)
+
+
+def add_latent_noise(z: Tensor, generator: torch.Generator) -> Tensor:
+    """Gaussian noise of up to a quarter of the latents' deviation."""
+    strength = 0.25 * torch.rand(len(z), 1, 1, 1, 1, generator=generator)
+    return z + strength * torch.randn(z.shape, generator=generator)
 
 
 def gradients(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,8 +130,21 @@ def decoder_loss(decoded: Tensor, pixels: Tensor) -> Tensor:
     return loss
 
 
-def train(model: NanoAutoencoder, files: list[Path], output: Path, *, steps: int, seed: int, rate: float) -> None:
-    """Train the decoder in place and save it to `output` every 100 steps."""
+def train(
+    model: NanoAutoencoder,
+    files: list[Path],
+    output: Path,
+    *,
+    steps: int,
+    seed: int,
+    rate: float,
+    diffusion: DiffusionErrors | None = None,
+) -> None:
+    """Train the decoder in place and save it to `output` every 100 steps and at the end.
+
+    Half of the pieces are decoded from latents with the errors of the diffusion model, when there is one, the others
+    from latents with noise.
+    """
     to_channels_last(model.decoder)
     optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     generator = torch.Generator().manual_seed(seed)
@@ -116,10 +153,12 @@ def train(model: NanoAutoencoder, files: list[Path], output: Path, *, steps: int
         progress = step / steps
         factor = min(1.0, (step + 1) / 40) * (1.0 if progress < 0.5 else 0.04 + 0.96 * (1 - progress) * 2)
         optimizer.param_groups[0]["lr"] = rate * factor
-        pixels = crops(files, generator, 3)
+        pixels, paths = pieces(files, generator, 4)
         z = model.encode(pixels)
-        strength = 0.25 * torch.rand(len(z), 1, 1, 1, 1, generator=generator)
-        z = z + strength * torch.randn(z.shape, generator=generator)
+        noisy = add_latent_noise(z, generator)
+        if diffusion is not None:
+            noisy[:2] = diffusion(z[:2], paths[:2], generator)
+        pixels, z = crop(pixels, noisy, generator)
         with torch.autocast("cpu", torch.bfloat16):
             correction = model.decoder(z.transpose(1, 2), {})
         decoded = (model.linear_decode(z.transpose(1, 2)) + correction.float())[:, STRIDE - 1 :].transpose(1, 2)
@@ -129,11 +168,40 @@ def train(model: NanoAutoencoder, files: list[Path], output: Path, *, steps: int
         optimizer.step()
         optimizer.zero_grad()
         total += float(loss.detach())
-        if (step + 1) % 100 == 0:
-            rate_seconds = (time.monotonic() - begin) / (step + 1)
-            print(f"step {step + 1} of {steps}: loss {total / 100:.4f}, {rate_seconds:.2f} s per step", flush=True)
+        if (step + 1) % 100 == 0 or step + 1 == steps:
+            each = (time.monotonic() - begin) / (step + 1)
+            print(f"step {step + 1} of {steps}: loss {total / (step % 100 + 1):.4f}, {each:.2f} s each", flush=True)
             total = 0.0
             save_file({key: value.contiguous() for key, value in model.state_dict().items()}, output)
+
+
+class DiffusionErrors:
+    """Latents as the diffusion model would make them: noise is added and taken away again in one step.
+
+    What comes back has the model's own errors, soft detail and edges between its tokens, next to known pixels; a
+    decoder trained on it learns to mend them.
+    """
+
+    def __init__(self, weights: Path, text: Path) -> None:
+        self.network = build(MODEL_CONFIG)
+        self.network.load_state_dict(load_file(weights))
+        self.network.eval()
+        self.encoder = WordTableEncoder.load(text)
+
+    @torch.no_grad()
+    def __call__(self, z: Tensor, paths: list[Path], generator: torch.Generator) -> Tensor:
+        """z (B, C, T, h, w), the clips they come from -> same shape."""
+        rng = random.Random(int(torch.randint(2**31, (), generator=generator)))
+        captions = [write_caption(read_params(path.with_suffix(".json")), rng) for path in paths]
+        embeddings, mask = self.encoder.encode(captions)
+        t = 0.15 + 0.6 * torch.rand(len(z), generator=generator)
+        weight = t.view(-1, 1, 1, 1, 1)
+        x = (1 - weight) * z + weight * torch.randn(z.shape, generator=generator)
+        size = {"height": 144.0, "width": 256.0, "fps": 24.0}
+        sizes = {name: torch.full((len(z),), value) for name, value in size.items()}
+        with torch.autocast("cpu", torch.bfloat16):
+            velocity = self.network(x, t * 1000, embeddings, mask=mask, **sizes)
+        return x + weight * velocity
 
 
 @torch.no_grad()
@@ -174,6 +242,8 @@ def main() -> None:
         if name != "fit":
             command.add_argument("weights", type=Path)
         if name == "train":
+            command.add_argument("--model", type=Path, help="diffusion weights whose errors to mend")
+            command.add_argument("--text", type=Path, help="folder of the text table, with --model")
             command.add_argument("--steps", type=int, default=1200)
             command.add_argument("--rate", type=float, default=1e-3)
     arguments = parser.parse_args()
@@ -187,7 +257,15 @@ def main() -> None:
         model = NanoAutoencoder()
         model.load_state_dict(load_file(arguments.weights))
         if arguments.command == "train":
-            train(model, training, arguments.weights, steps=arguments.steps, seed=arguments.seed, rate=arguments.rate)
+            train(
+                model,
+                training,
+                arguments.weights,
+                steps=arguments.steps,
+                seed=arguments.seed,
+                rate=arguments.rate,
+                diffusion=DiffusionErrors(arguments.model, arguments.text) if arguments.model else None,
+            )
         elif arguments.command == "export":
             save_file(shipped(model), arguments.output)
     evaluate(model, held_out)
