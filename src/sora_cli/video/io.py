@@ -101,8 +101,9 @@ class _Encoder:
             self.container.metadata["comment"] = dump_settings(settings)
         self.stream = self.container.add_stream("libx264", rate=rate)
         self.stream.height, self.stream.width, self.stream.pix_fmt = height, width, "yuv420p"
-        # Without B frames decoding order is display order: no edit list, no start offset in any player.
-        self.stream.options = {"crf": str(QUALITY), "preset": "medium", "bf": "0"}
+        # Without B frames decoding order is display order: no edit list, no start offset in any player. Macroblock-tree
+        # rate control is off: with it, one of some tens of encodings of the same frames has other bytes.
+        self.stream.options = {"crf": str(QUALITY), "preset": "medium", "bf": "0", "x264-params": "mbtree=0"}
         context = self.stream.codec_context
         context.time_base = 1 / rate
         context.thread_count = ENCODER_THREADS
