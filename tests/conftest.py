@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -40,6 +41,9 @@ class Finished:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background by a shell; the commands under test would ignore Ctrl-C as well.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     stale = stale_entry_points()
     if stale:
         raise pytest.UsageError(f"the installed plugins differ from pyproject.toml ({', '.join(stale)}): {REINSTALL}")

@@ -303,7 +303,8 @@ def test_all_problems_of_one_kind_together(resolve):
 
 
 def test_other_variables_are_left_alone(resolve):
-    resolve(env={"SORA_PLUGINS": "tiny", "SORA_DEBUG": "1", "SORACLE": "1"})
+    resolved = resolve(env={"SORA_PLUGINS": "tiny", "SORA_DEBUG": "1", "SORACLE": "1"})
+    assert not [origin for origin in resolved.origins.values() if origin.startswith("environment")]
 
 
 def test_a_model_with_presets_but_without_a_plugin(resolve):

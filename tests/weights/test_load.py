@@ -52,7 +52,10 @@ def test_parameters_get_the_dtype_and_buffers_keep_theirs(tmp_path: Path) -> Non
 def test_keys_are_mapped(tmp_path: Path) -> None:
     released = {f"module.{key}": tensor for key, tensor in Net().state_dict().items()}
     weights = saved(tmp_path / "w.safetensors", released)
-    load(weights, map_keys=lambda tensors: {key.removeprefix("module."): value for key, value in tensors.items()})
+    network = load(
+        weights, map_keys=lambda tensors: {key.removeprefix("module."): value for key, value in tensors.items()}
+    )
+    assert torch.equal(network.linear.weight, released["module.linear.weight"])
 
 
 def test_report_of_what_does_not_fit(tmp_path: Path) -> None:

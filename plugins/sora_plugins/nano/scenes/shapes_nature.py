@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .canvas import Light, colour, mix, noise_tiles, sky, smoothstep
+from .canvas import Light, colour, noise_tiles, smoothstep
 
 TILE = 512
 
@@ -48,12 +48,6 @@ def disc(x: Tensor, y: Tensor, centre: tuple[float, float], radius: float) -> tu
     distance = ((x - centre[0]) ** 2 + (y - centre[1]) ** 2).sqrt()
     glow = torch.exp(distance * (-0.35 / radius))
     return smoothstep(radius * 1.08, radius * 0.92, distance), glow
-
-
-def sky_with_disc(light: Light, x: Tensor, y: Tensor, horizon: float, centre: tuple[float, float]) -> Tensor:
-    """The sky with a big sun in it (a moon at night)."""
-    mask, glow = disc(x, y, centre, 0.085)
-    return mix(mix(sky(light, y, horizon), light.sun, glow * 0.55), light.sun, mask)
 
 
 def _dots(points: list[tuple[float, float, float, float]], width: float, height: float) -> Tensor:
