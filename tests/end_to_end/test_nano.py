@@ -6,7 +6,7 @@ import signal
 
 import av
 import pytest
-from executable import Executable, frames_of, image_of, psnr, stop_when
+from executable import Executable, frames_of, psnr, stop_when
 
 SMALL = ("-m", "nano", "--size", "96x168", "--steps", "6")
 CLIP = (*SMALL, "--frames", "17")
@@ -40,17 +40,17 @@ def test_killed_and_resumed(executable: Executable, waterfall: bytes) -> None:
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_alone_and_in_a_batch(executable: Executable, dtype: str) -> None:
-    """Of pictures, since PNG keeps what was decoded; see `test_a_clip_alone_and_in_a_batch` about videos."""
-    image = (*SMALL, "--frames", "1", "--dtype", dtype)
-    executable("generate", "a waterfall", "snow on pines at night", *image, "--batch-size", "2", "-o", "batch")
-    executable("generate", "snow on pines at night", *image, "-o", "alone")
+    options = (*SMALL, "--frames", "9", "--dtype", dtype)
+    executable("generate", "a waterfall", "snow on pines at night", *options, "--batch-size", "2", "-o", "batch")
+    executable("generate", "snow on pines at night", *options, "-o", "alone")
     alone, batched, other = (
-        image_of(executable.folder / name)
+        frames_of(executable.folder / name)
         for name in (
-            "alone/snow-on-pines-at-night-42.png",
-            "batch/snow-on-pines-at-night-42.png",
-            "batch/a-waterfall-42.png",
+            "alone/snow-on-pines-at-night-42.mp4",
+            "batch/snow-on-pines-at-night-42.mp4",
+            "batch/a-waterfall-42.mp4",
         )
     )
+    assert alone.shape == (9, 96, 168, 3)
     assert psnr(alone, batched) >= 50
     assert psnr(alone, other) < 40

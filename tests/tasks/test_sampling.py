@@ -1,10 +1,10 @@
-"""What a run does when sampling fails."""
+"""How the network is called, and what a run does when sampling fails."""
 
 import numpy as np
 import pytest
 import torch
 
-from sora_cli.tasks.sampling import is_out_of_memory
+from sora_cli.tasks.sampling import OneByOne, is_out_of_memory
 
 
 def test_no_memory_on_the_cpu_is_recognised() -> None:
@@ -26,3 +26,27 @@ def test_no_memory_on_the_cpu_is_recognised() -> None:
 )
 def test_other_errors_are_not_about_memory(error: Exception, expected: bool) -> None:
     assert is_out_of_memory(error) is expected
+
+
+def test_the_network_sees_the_copies_of_one_clip_at_a_time() -> None:
+    """Two clips with guidance: four rows of x and text, two of mask and size; a call gets what one clip has alone."""
+    calls = []
+
+    def network(x, t, y, *, mask, fps, x_mask):
+        calls.append((x.flatten().tolist(), t.tolist(), y.tolist(), mask.tolist(), fps.tolist(), x_mask))
+        return torch.cat([x, -x], dim=1)
+
+    x = torch.tensor([10.0, 20.0, 11.0, 21.0]).view(4, 1, 1, 1, 1)  # clips 1 and 2: text, then without
+    out = OneByOne(network, 2)(
+        x,
+        torch.tensor([7.0, 8.0, 7.0, 8.0]),
+        torch.tensor([1, 2, 3, 4]),
+        mask=torch.tensor([5, 6]),
+        fps=torch.tensor([24.0, 12.0]),
+        x_mask=None,
+    )
+    assert calls == [
+        ([10.0, 11.0], [7.0, 7.0], [1, 3], [5], [24.0], None),
+        ([20.0, 21.0], [8.0, 8.0], [2, 4], [6], [12.0], None),
+    ]
+    assert torch.equal(out, torch.cat([x, -x], dim=1))

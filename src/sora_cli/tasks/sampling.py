@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -152,14 +152,45 @@ def _sample(plan: GeneratePlan, parts: LoadedComponents, clips: Sequence[Clip], 
             keeper.on_step(step, latents)
             progress.update(step)
 
+        # On a CPU a batch is no faster than its clips; one by one each is bit for bit what it is alone.
+        model = OneByOne(parts.model, len(clips)) if parts.device.type == "cpu" else parts.model
         return parts.scheduler.sample(
-            parts.model,
+            model,
             _request(plan, parts, clips, start.to(parts.device)),
             steps=plan.steps,
             guidance=plan.guidance,
             start_step=keeper.resumed_from,
             on_step=on_step,
         )
+
+
+class OneByOne:
+    """Calls a network for each clip of a batch alone.
+
+    Kernels choose their order of summation by the number of rows, so a clip in a batch differs from the clip alone in
+    its last bits, which the video encoder turns into a visible part of its noise.
+    """
+
+    def __init__(self, model: Any, num_clips: int) -> None:
+        """model: a DiffusionModel; num_clips: rows of a batch, of which guidance stacks several copies."""
+        self.model, self.num_clips = model, num_clips
+
+    def __call__(self, x: Tensor, timestep: Tensor, y: Tensor, **conditioning: Any) -> Tensor:
+        """As the network. Row r of every tensor belongs to clip r modulo the number of clips."""
+        out: Tensor | None = None
+        for index in range(self.num_clips):
+            clip = slice(index, None, self.num_clips)
+            own = {name: value[clip] if torch.is_tensor(value) else value for name, value in conditioning.items()}
+            part = self.model(x[clip], timestep[clip], y[clip], **own)
+            if out is None:
+                out = part.new_empty((len(x), *part.shape[1:]))
+            out[clip] = part
+        assert out is not None  # a batch has clips
+        return out
+
+    def null_text(self, num_prompts: int, length: int) -> Tensor:
+        """As the network."""
+        return self.model.null_text(num_prompts, length)
 
 
 def _sampling_title(clips: Sequence[Clip], step: int) -> str:
