@@ -334,6 +334,33 @@ TextEncoder = Annotated[
         values=complete.text_encoders,
     ),
 ]
+Strict = Annotated[
+    bool | None,
+    setting(
+        "model.strict",
+        "--strict/--no-strict",
+        "refuse weights that do not fit exactly; otherwise what fits is loaded",
+        default="yes",
+    ),
+]
+VaeWeights = Annotated[
+    str | None,
+    setting("model.vae_weights", "--vae-weights", "the same for the video autoencoder", "WHERE"),
+]
+TextWeights = Annotated[
+    str | None,
+    setting("model.text_weights", "--text-weights", "the same for the text encoder", "WHERE"),
+]
+TextDtype = Annotated[
+    Literal["auto", "fp32", "bf16", "int8"] | None,
+    setting(
+        "model.text_dtype",
+        "--text-dtype",
+        "number format of the text encoder: auto, fp32, bf16 or int8",
+        "NAME",
+        default="auto",
+    ),
+]
 
 # Hardware
 Device = Annotated[
@@ -369,10 +396,32 @@ DecodeFrames = Annotated[
     setting(
         "hardware.decode_frames",
         "--decode-frames",
-        "latent frames decoded at a time; fewer needs less memory",
+        "frames decoded at a time; fewer needs less memory",
         "N",
         default="by memory",
     ),
+]
+TextDevice = Annotated[
+    Literal["auto", "same", "cpu"] | None,
+    setting(
+        "hardware.text_device",
+        "--text-device",
+        "where prompts are encoded: auto, same (as the model) or cpu",
+        "NAME",
+        default="auto",
+    ),
+]
+Nnodes = Annotated[
+    int | None,
+    setting("hardware.nnodes", "--nnodes", "number of machines, each with --gpus GPUs", "N", default="1"),
+]
+NodeRank = Annotated[
+    int | None,
+    setting("hardware.node_rank", "--node-rank", "number of this machine, from 0", "N", default="0"),
+]
+RdzvEndpoint = Annotated[
+    str | None,
+    setting("hardware.rdzv_endpoint", "--rdzv-endpoint", "where the machines find each other", "HOST:PORT"),
 ]
 Threads = Annotated[
     int | None,

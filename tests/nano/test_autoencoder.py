@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sora_cli.weights.locate import locate_weights
 from sora_plugins.nano import autoencoder
 from sora_plugins.nano.autoencoder import BLOCK, STRIDE, NanoAutoencoder, latent_frames, load
 from sora_plugins.nano.scenes.catalogue import SCENES, clip_params
@@ -137,7 +138,7 @@ def test_decode_is_the_linear_inverse_plus_the_correction(model: NanoAutoencoder
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_quality_of_the_shipped_weights(dtype: torch.dtype) -> None:
-    trained = load(WEIGHTS, torch.device("cpu"), dtype)
+    trained = load(locate_weights(None, what="nano", override=str(WEIGHTS)), torch.device("cpu"), dtype)
     assert trained.basis.dtype == torch.float32
     assert trained.decoder.input.weight.dtype == dtype
     values = {}

@@ -9,11 +9,14 @@ detail. Norms are per position and time is causal, so a clip decoded in pieces e
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from sora_cli.weights.locate import LocatedWeights
 
 BLOCK = 16  # pixels per latent position and side
 STRIDE = 4  # frames per latent frame
@@ -158,7 +161,7 @@ class NanoAutoencoder(nn.Module):
         return self.linear_decode(z) + self.decoder(z.to(dtype), history).float()
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, num_frames: int) -> Iterator[Tensor]:
+    def decode(self, latents: Tensor, num_frames: int, *, frames_at_once: int | None = None) -> Iterator[Tensor]:
         """Pixels in pieces (B, 3, some frames, 16 h, 16 w), float32, `num_frames` frames together.
 
         The size is that of whole blocks; the caller cuts the clip's own size from the top left.
@@ -167,7 +170,7 @@ class NanoAutoencoder(nn.Module):
         if num_frames > 1 + (frames - 1) * STRIDE:
             raise ValueError(f"{frames} latent frames hold {1 + (frames - 1) * STRIDE} frames, not {num_frames}")
         pixels = batch * STRIDE * height * width * BLOCK * BLOCK
-        step = max(1, PIXELS_PER_PIECE // pixels)
+        step = max(1, PIXELS_PER_PIECE // pixels if frames_at_once is None else frames_at_once // STRIDE)
         history: dict[str, list[Tensor]] = {}
         done = 0
         for start in range(0, frames, step):
@@ -188,13 +191,13 @@ def to_channels_last(decoder: Decoder) -> None:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
-def load(weights: Path, device: torch.device, dtype: torch.dtype) -> NanoAutoencoder:
+def load(weights: LocatedWeights, device: torch.device, dtype: torch.dtype) -> NanoAutoencoder:
     """The autoencoder from a folder with `autoencoder.safetensors`; the decoder in `dtype`, the encoder in float32."""
     from safetensors.torch import load_file
 
     with torch.device("meta"):
         model = NanoAutoencoder()
-    model.load_state_dict(load_file(weights / "autoencoder.safetensors"), strict=True, assign=True)
+    model.load_state_dict(load_file(weights.folder / "autoencoder.safetensors"), strict=True, assign=True)
     model.decoder.to(dtype)
     to_channels_last(model.decoder)
     return model.to(device).eval()

@@ -7,6 +7,7 @@ Folder layout: `vocab.txt` (one piece a line, the bert-base-uncased vocabulary) 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file
@@ -17,6 +18,9 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from torch import Tensor
 
 from sora_cli.plugin.protocols import TextEmbedding
+
+if TYPE_CHECKING:
+    from sora_cli.weights.locate import LocatedWeights
 
 TABLE_FILE = "text_table.safetensors"
 VOCABULARY_FILE = "vocab.txt"
@@ -100,6 +104,6 @@ class WordTableEncoder:
         return TextEmbedding((vectors * mask[..., None])[:, None], mask)
 
 
-def load(weights: Path, device: torch.device, dtype: torch.dtype) -> WordTableEncoder:
+def load(weights: LocatedWeights, device: torch.device, dtype: torch.dtype) -> WordTableEncoder:
     """The encoder from a folder; it looks rows up on the CPU in float32 whatever the model's device and format."""
-    return WordTableEncoder.load(weights)
+    return WordTableEncoder.load(weights.folder)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 DTypeName = Literal["auto", "fp32", "bf16", "fp16"]
+TextDTypeName = Literal["auto", "fp32", "bf16", "int8"]
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 OffloadName = Literal["auto", "none", "model", "block"]
 Score = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -81,8 +82,12 @@ class ModelSection(Section):
     weights: str | None = Field(None, description="hub id, folder, file or training run to load instead")
     dtype: DTypeName = Field("auto", description="number format of the network")
     attention: str = Field("auto", description="attention backend")
+    strict: bool = Field(True, description="whether weights must fit the model exactly")
     vae: str | None = Field(None, description="video autoencoder")
+    vae_weights: str | None = Field(None, description="hub id, folder or file of the video autoencoder")
     text_encoder: str | None = Field(None, description="text encoder")
+    text_weights: str | None = Field(None, description="hub id or folder of the text encoder")
+    text_dtype: TextDTypeName = Field("auto", description="number format of the text encoder")
     options: dict[str, Any] = Field({}, description="options that only this model has")
 
 
@@ -94,7 +99,13 @@ class HardwareSection(Section):
     parallel: str | None = Field(None, description="parallelism plugin")
     sequence_parallel: Annotated[int, Field(ge=1)] | None = Field(None, description="GPUs that share one clip")
     offload: OffloadName = Field("auto", description="what is moved off the device while unused")
-    decode_frames: Annotated[int, Field(ge=1)] | None = Field(None, description="latent frames decoded at a time")
+    text_device: Literal["auto", "same", "cpu"] = Field(
+        "auto", description="where prompts are encoded: on the device of the run or on the CPU"
+    )
+    decode_frames: Annotated[int, Field(ge=1)] | None = Field(None, description="frames decoded at a time")
+    nnodes: Annotated[int, Field(ge=1)] = Field(1, description="number of machines")
+    node_rank: Annotated[int, Field(ge=0)] = Field(0, description="number of this machine, from 0")
+    rdzv_endpoint: str | None = Field(None, description="HOST:PORT where the machines find each other")
     threads: Annotated[int, Field(ge=1)] | None = Field(
         None, description="CPU threads; default: the cores this process may use"
     )

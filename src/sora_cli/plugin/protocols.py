@@ -20,7 +20,12 @@ class TextEmbedding(NamedTuple):
 
 
 class TextEncoder(Protocol):
-    """Turns prompts into embeddings."""
+    """Turns prompts into embeddings.
+
+    Models, autoencoders and text encoders may have `to(device)`, which lets them leave the device while unused
+    (`--offload model`), and `blocks() -> Sequence[torch.nn.Module]`, their large parts in the order in which they run
+    (`--offload block`).
+    """
 
     def encode(self, prompts: Sequence[str]) -> TextEmbedding:
         """Encode n prompts, already carrying score text; the encoder does its own cleaning."""
@@ -34,8 +39,12 @@ class VideoAutoencoder(Protocol):
         """Latents of a clip or an image (T = 1)."""
         ...
 
-    def decode(self, latents: Tensor, num_frames: int) -> Iterator[Tensor]:
-        """Pixels as consecutive pieces (B, 3, some frames, H, W), `num_frames` frames together, in bounded memory."""
+    def decode(self, latents: Tensor, num_frames: int, *, frames_at_once: int | None = None) -> Iterator[Tensor]:
+        """Pixels as consecutive pieces (B, 3, some frames, H, W), `num_frames` frames together, in bounded memory.
+
+        frames_at_once: about how many frames are decoded together, None for the autoencoder's own choice. It changes
+        speed and memory, and the result by no more than rounding.
+        """
         ...
 
 

@@ -28,11 +28,36 @@ class Weights:
     """Where a component's weights come from: a hub repository, or files inside a Python package."""
 
     files: tuple[str, ...]
+    """Paths inside the repository or package; in a repository they may be patterns with "*". Configuration files that
+    the loader reads (config.json, tokenizer files) are named too."""
     repo: str | None = None
     revision: str = "main"
     package: str | None = None
     """Import package that holds the files, e.g. "sora_plugins.nano.weights"; exclusive with `repo`."""
     licence: str = "unknown"
+    size_gib: float | None = None
+    """About how much is downloaded, for messages before the hub is asked."""
+
+
+@dataclass(frozen=True)
+class PartMemory:
+    """Memory that one part of a run needs on its device, in bytes; an estimate from sizes alone.
+
+    weights: all its weights. working: the peak of everything else while it runs. block: the most weights that are on
+    the device at a time when its blocks are moved there one by one (`--offload block`), None when it has no blocks.
+    """
+
+    weights: int
+    working: int
+    block: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainedSize:
+    """A size seen in training. resolution: a name of the resolutions table; max_frames: longest clip of that size."""
+
+    resolution: str
+    max_frames: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +73,8 @@ class Constraints:
     max_side: int = 4096
     trained: str = ""
     """The sizes and lengths seen in training, in words."""
+    trained_sizes: tuple[TrainedSize, ...] = ()
+    """The same for comparison, so that a size beyond them can be said with the nearest one; empty: not compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +82,8 @@ class ModelSpec(Spec):
     """A diffusion model, for `sora_models()`.
 
     target: `build(config: Mapping, options) -> torch.nn.Module`, called on the meta device.
-    variants: variant name -> architecture config; the first is the default.
+    variants: variant name -> architecture config; the first is the default. A `config.json` beside the weights wins
+    over it, field by field.
     options: "module:Class" of a pydantic model with the options that only this model has (`-O key=value`).
     rank: `-m auto` takes the highest rank that fits the machine; `auto_memory_gib` is the device memory it wants.
     """
@@ -72,6 +100,12 @@ class ModelSpec(Spec):
     constraints: Constraints = field(default_factory=Constraints)
     load: str | None = None
     """"module:attr" `(tensors) -> tensors`, mapping released keys to this module's keys; None when they are equal."""
+    memory: str | None = None
+    """"module:attr" `(config, *, latent_shape: (C, T, h, w), rows, text_tokens, dtype_bytes) -> PartMemory`, pure
+    Python; rows: samples times guidance copies in one call of the network. None: the run is not planned by memory."""
+    shard: str | None = None
+    """"module:attr" `(model, group) -> None`: split one call of the network over the processes of a
+    torch.distributed group (sequence parallelism); None when the model cannot be split."""
     rank: int = 0
     auto_memory_gib: float = 0.0
     note: str = ""
@@ -80,7 +114,10 @@ class ModelSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class VAESpec(Spec):
-    """A video autoencoder, for `sora_vaes()`. target: `load(weights_folder, device, dtype) -> VideoAutoencoder`."""
+    """A video autoencoder, for `sora_vaes()`.
+
+    target: `load(weights: LocatedWeights | None, device, dtype) -> VideoAutoencoder`.
+    """
 
     target: str
     latent_channels: int
@@ -92,6 +129,9 @@ class VAESpec(Spec):
     """Whether latents cover sides that are no multiple of the stride (rounded up, the decoded picture cut at the right
     and bottom); otherwise the side is rounded down."""
     weights: Weights | None = None
+    memory: str | None = None
+    """"module:attr" `(config, *, height, width, num_frames, frames_at_once, dtype_bytes) -> PartMemory` of decoding one
+    clip, pure Python; config: the `config.json` beside the weights, {} without one."""
 
     def latent_side(self, pixels: int) -> int:
         """Latent height or width of a picture side in pixels."""
@@ -100,12 +140,19 @@ class VAESpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoderSpec(Spec):
-    """A text encoder, for `sora_text_encoders()`. target: `load(weights_folder, device, dtype) -> TextEncoder`."""
+    """A text encoder, for `sora_text_encoders()`.
+
+    target: `load(weights: LocatedWeights | None, device, dtype) -> TextEncoder`; torch.int8 means weights in int8.
+    """
 
     target: str
     width: int
     max_tokens: int
     weights: Weights | None = None
+    dtypes: tuple[str, ...] = ("fp32",)
+    """Number formats it can be loaded in, of fp32, bf16 and int8; the first is the default."""
+    memory: str | None = None
+    """"module:attr" `(config, *, prompts, dtype: str) -> PartMemory`, pure Python; prompts: encoded in one call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +171,11 @@ class SchedulerSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelismSpec(Spec):
-    """A way to spread a model over devices, for `sora_parallelism()`. target: `parallelize(model, mesh, config)`."""
+    """A way to spread a model over devices, for `sora_parallelism()`.
+
+    target: `parallelize(model, mesh, shard) -> model`; mesh: a torch.distributed DeviceMesh with the dimensions "data"
+    and "sequence", None on one device; shard: what `ModelSpec.shard` names, or None.
+    """
 
     target: str
     degrees: tuple[str, ...] = ()

@@ -20,7 +20,6 @@ from sora_cli.weights.load import load_network
 if TYPE_CHECKING:
     from sora_cli.config.schema import DeviceName, DTypeName, HardwareSection
     from sora_cli.plugin.manager import Plugins
-    from sora_cli.weights.locate import LocatedWeights
 
     from .plan import GeneratePlan
 
@@ -65,9 +64,9 @@ def load_components(plan: GeneratePlan, plugins: Plugins) -> LoadedComponents:
     set_attention(model, backend)
     return LoadedComponents(
         model=model,
-        vae=plugins.load_target(specs.vae)(_folder(plan.weights.vae), device, dtype),
+        vae=plugins.load_target(specs.vae)(plan.weights.vae, device, dtype),
         # The released models were sampled with their text encoder in float32 (generation.md section 1).
-        text_encoder=plugins.load_target(specs.text_encoder)(_folder(plan.weights.text_encoder), device, torch.float32),
+        text_encoder=plugins.load_target(specs.text_encoder)(plan.weights.text_encoder, device, torch.float32),
         scheduler=plugins.load_target(specs.scheduler)(plan.scheduler_options),
         device=device,
         dtype=dtype,
@@ -125,7 +124,3 @@ def available_cores() -> int:
         return int(limit)
     affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)  # not on macOS
     return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _folder(weights: LocatedWeights | None) -> Path | None:
-    return None if weights is None else weights.folder

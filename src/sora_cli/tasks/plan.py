@@ -167,8 +167,12 @@ def locate_components(config: GenerateConfig, components: Components) -> Compone
         model=locate_weights(
             model.weights.get(variant), what=f"{model.name} ({variant})", override=config.model.weights
         ),
-        vae=locate_weights(components.vae.weights, what=components.vae.name),
-        text_encoder=locate_weights(components.text_encoder.weights, what=components.text_encoder.name),
+        vae=locate_weights(components.vae.weights, what=components.vae.name, override=config.model.vae_weights),
+        text_encoder=locate_weights(
+            components.text_encoder.weights,
+            what=components.text_encoder.name,
+            override=config.model.text_weights,
+        ),
     )
 
 

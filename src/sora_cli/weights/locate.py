@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sora_cli.errors import MissingError, UsageError
+from sora_cli.errors import MissingError, SoraError, UsageError
 from sora_cli.plugin.specs import Weights
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -24,6 +26,21 @@ class LocatedWeights:
     folder: Path
     files: tuple[Path, ...]
     fingerprint: str
+    commit: str | None = None
+    """The commit of the hub repository they come from."""
+
+    def config(self, name: str = "config.json") -> dict[str, Any]:
+        """The architecture that lies beside the weights, {} without such a file. Raises SoraError for a damaged one."""
+        path = self.folder / name
+        if not path.is_file():
+            return {}
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise SoraError(f"cannot read {path}: {error}", hint="it may be cut off; fetch it again") from error
+        if not isinstance(content, dict):
+            raise SoraError(f"{path} holds no configuration")
+        return content
 
 
 def locate_weights(weights: Weights | None, *, what: str, override: str | None = None) -> LocatedWeights | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,13 +40,13 @@ class FakeVAE:
     def encode(self, pixels: Tensor) -> Tensor:
         return nn.functional.avg_pool3d(pixels, (1, 8, 8))
 
-    def decode(self, latents: Tensor, num_frames: int) -> Iterator[Tensor]:
+    def decode(self, latents: Tensor, num_frames: int, *, frames_at_once: int | None = None) -> Iterator[Tensor]:
         """Two frames at a time."""
         pixels = latents.tanh().repeat_interleave(8, dim=3).repeat_interleave(8, dim=4)
         yield from pixels[:, :, :num_frames].split(2, dim=2)
 
 
-def load_vae(folder: Path | None, device: Any, dtype: Any) -> FakeVAE:
+def load_vae(weights: Any, device: Any, dtype: Any) -> FakeVAE:
     return FakeVAE()
 
 
@@ -62,7 +61,7 @@ class FakeTextEncoder:
         return TextEmbedding(embeddings, mask)
 
 
-def load_text_encoder(folder: Path | None, device: Any, dtype: Any) -> FakeTextEncoder:
+def load_text_encoder(weights: Any, device: Any, dtype: Any) -> FakeTextEncoder:
     return FakeTextEncoder()
 
 
@@ -96,7 +95,7 @@ class EqualSteps:
         return latents
 
 
-def parallelize(model: nn.Module, mesh: Any, config: Any) -> nn.Module:
+def parallelize(model: nn.Module, mesh: Any, shard: Any) -> nn.Module:
     return model
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,7 +42,7 @@ def build(config: Mapping[str, Any], options: None) -> TinyModel:
 class TinyAutoencoder:
     """Latents become blocks of 4 frames x 8 x 8 pixels."""
 
-    def decode(self, latents: Tensor, num_frames: int) -> Iterator[Tensor]:
+    def decode(self, latents: Tensor, num_frames: int, *, frames_at_once: int | None = None) -> Iterator[Tensor]:
         for start in range(0, num_frames, 4):
             time.sleep(float(os.environ.get("TINY_DECODE_SECONDS", "0")))
             piece = latents[:, :3, start // 4 : start // 4 + 1].tanh()
@@ -51,7 +50,7 @@ class TinyAutoencoder:
             yield F.interpolate(piece, scale_factor=(frames, 8, 8), mode="nearest")
 
 
-def load_vae(weights: Path | None, device: torch.device, dtype: torch.dtype) -> TinyAutoencoder:
+def load_vae(weights: Any, device: torch.device, dtype: torch.dtype) -> TinyAutoencoder:
     return TinyAutoencoder()
 
 
@@ -71,5 +70,5 @@ class TinyTextEncoder:
         return TextEmbedding(self.table[ids][:, None], mask)
 
 
-def load_text(weights: Path | None, device: torch.device, dtype: torch.dtype) -> TinyTextEncoder:
+def load_text(weights: Any, device: torch.device, dtype: torch.dtype) -> TinyTextEncoder:
     return TinyTextEncoder()
