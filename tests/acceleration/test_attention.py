@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sora_cli.acceleration import attention
-from sora_cli.acceleration.attention import BACKENDS, attention_backend, set_attention
+from sora_cli.acceleration.attention import BACKENDS, attend_packed, choose_attention, set_attention
 from sora_cli.errors import EXIT_MISSING, EXIT_USAGE, MissingError, UsageError
 
 CPU = torch.device("cpu")
@@ -49,7 +49,7 @@ MASKS = {
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 @pytest.mark.parametrize("name", ["sdpa", "math", "auto"])
 def test_backends_follow_the_definition(name, mask, qkv):
-    out = attention_backend(name, CPU, torch.float32)(*qkv, mask)
+    out = choose_attention(name, CPU, torch.float32).function(*qkv, mask)
     torch.testing.assert_close(out.double(), slow_attention(*qkv, mask), atol=2e-6, rtol=0)
 
 
@@ -72,6 +72,47 @@ def test_gradients_agree(qkv):
         torch.testing.assert_close(one, other, atol=5e-6, rtol=1e-5)
 
 
+# --- samples that see different numbers of keys -------------------------------------------------------------------
+
+LENGTHS = {"equal": [4, 4, 4], "different": [3, 1, 5], "one sample": [6]}
+
+
+def packed_inputs(lengths: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """q (B, 5, 2, 8); k, v (sum of lengths, 2, 8)."""
+    generator = torch.Generator().manual_seed(1)
+    q = torch.randn(len(lengths), 5, 2, 8, generator=generator)
+    k, v = (torch.randn(sum(lengths), 2, 8, generator=generator) for _ in range(2))
+    return q, k, v
+
+
+def slow_packed(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
+    """Sample by sample by the definition."""
+    rows = []
+    for row, keys, values in zip(q, k.split(lengths), v.split(lengths), strict=True):
+        one = slow_attention(*(part.transpose(0, 1)[None] for part in (row, keys, values)), None)
+        rows.append(one[0].transpose(0, 1))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+@pytest.mark.parametrize("is_masked", [False, True], ids=["packed", "masked"])
+@pytest.mark.parametrize("name", ["sdpa", "math"])
+def test_each_sample_sees_its_own_keys(name, is_masked, lengths):
+    given = packed_inputs(lengths)
+    out = attend_packed(BACKENDS[name], *given, lengths, is_masked=is_masked)
+    torch.testing.assert_close(out.double(), slow_packed(*given, lengths), atol=2e-6, rtol=0)
+
+
+def test_gradients_of_packed_and_masked_agree():
+    gradients = []
+    for is_masked in (False, True):
+        leaves = [tensor.requires_grad_() for tensor in packed_inputs([3, 1, 5])]
+        attend_packed(BACKENDS["sdpa"], *leaves, [3, 1, 5], is_masked=is_masked).square().sum().backward()
+        gradients.append([leaf.grad for leaf in leaves])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=5e-6, rtol=1e-5)
+
+
 # --- packages that are not installed here ------------------------------------------------------------------------
 
 
@@ -83,25 +124,70 @@ def install(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: object) ->
     monkeypatch.setitem(sys.modules, name, module)
 
 
+class BlockDiagonalMask:
+    """As in xformers: query group i sees key group i."""
+
+    def __init__(self, queries: list[int], keys: list[int]) -> None:
+        self.queries, self.keys = queries, keys
+
+    @classmethod
+    def from_seqlens(cls, q_seqlen: list[int], kv_seqlen: list[int]) -> BlockDiagonalMask:
+        return cls(q_seqlen, kv_seqlen)
+
+
 @pytest.fixture
 def packages(monkeypatch) -> list[tuple[int, ...]]:
-    """Stand-ins for flash-attn and xformers in their layout (batch, sequence, heads, d); shapes they were given."""
+    """Stand-ins for flash-attn and xformers with the packages' signatures; shapes of q that they were given.
+
+    Layouts are (batch, sequence, heads, d), and (total, heads, d) in calls of variable length.
+    """
     shapes: list[tuple[int, ...]] = []
 
-    def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def flash_attn_func(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         shapes.append(tuple(q.shape))
         out = slow_attention(*(tensor.transpose(1, 2) for tensor in (q, k, v)), None)
         return out.transpose(1, 2).to(q.dtype)
 
-    install(monkeypatch, "flash_attn", flash_attn_func=kernel)
+    def groups(q: Tensor, k: Tensor, v: Tensor, queries: list[int], keys: list[int]) -> Tensor:
+        """q, k, v (total, heads, d), group by group."""
+        parts = zip(q.split(queries), k.split(keys), v.split(keys), strict=True)
+        outputs = [slow_attention(*(part.transpose(0, 1)[None] for part in group), None)[0] for group in parts]
+        return torch.cat([out.transpose(0, 1) for out in outputs]).to(q.dtype)
+
+    def flash_attn_varlen_func(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cu_seqlens_q: Tensor,
+        cu_seqlens_k: Tensor,
+        max_seqlen_q: int,
+        max_seqlen_k: int,
+    ) -> Tensor:
+        shapes.append(tuple(q.shape))
+        for starts, longest in ((cu_seqlens_q, max_seqlen_q), (cu_seqlens_k, max_seqlen_k)):
+            assert (starts.dtype, int(starts[0]), int(starts.diff().max())) == (torch.int32, 0, longest)
+        return groups(q, k, v, cu_seqlens_q.diff().tolist(), cu_seqlens_k.diff().tolist())
+
+    def memory_efficient_attention(
+        query: Tensor, key: Tensor, value: Tensor, attn_bias: BlockDiagonalMask | None = None
+    ) -> Tensor:
+        if attn_bias is None:
+            return flash_attn_func(query, key, value)
+        assert len(query) == len(key) == len(value) == 1, "block masks take one packed row"
+        shapes.append(tuple(query.shape))
+        return groups(query[0], key[0], value[0], attn_bias.queries, attn_bias.keys)[None]
+
+    install(monkeypatch, "flash_attn", flash_attn_func=flash_attn_func, flash_attn_varlen_func=flash_attn_varlen_func)
     install(monkeypatch, "xformers")
-    install(monkeypatch, "xformers.ops", memory_efficient_attention=kernel)
+    install(monkeypatch, "xformers.ops", memory_efficient_attention=memory_efficient_attention)
+    install(monkeypatch, "xformers.ops.fmha")
+    install(monkeypatch, "xformers.ops.fmha.attn_bias", BlockDiagonalMask=BlockDiagonalMask)
     return shapes
 
 
 @pytest.mark.parametrize("name", ["flash", "xformers"])
 def test_package_backends_use_their_layout(name, qkv, packages):
-    backend = attention_backend(name, CUDA, torch.bfloat16)
+    backend = choose_attention(name, CUDA, torch.bfloat16).function
     torch.testing.assert_close(backend(*qkv, None), attention.sdpa(*qkv), atol=2e-6, rtol=0)
     assert packages == [(2, 5, 3, 12)]
     mask = MASKS["per sample"]
@@ -109,26 +195,69 @@ def test_package_backends_use_their_layout(name, qkv, packages):
     assert len(packages) == 1, "masked calls do not reach the kernel"
 
 
+@pytest.mark.parametrize(("name", "shape"), [("flash", (15, 2, 8)), ("xformers", (1, 15, 2, 8))])
+def test_packed_kernels_of_the_packages(name, shape, packages):
+    lengths = [3, 1, 5]
+    given = packed_inputs(lengths)
+    out = attend_packed(BACKENDS[name], *given, lengths)
+    torch.testing.assert_close(out.double(), slow_packed(*given, lengths), atol=2e-6, rtol=0)
+    assert packages == [shape], "one call of the kernel for all samples"
+
+
 @pytest.mark.parametrize("name", ["flash", "xformers"])
 @pytest.mark.parametrize(("device", "dtype"), [(CPU, torch.bfloat16), (CUDA, torch.float32)])
 def test_package_backends_refuse_what_they_cannot_do(name, device, dtype, packages):
     with pytest.raises(UsageError, match="runs on CUDA in bf16 or fp16") as caught:
-        attention_backend(name, device, dtype)
+        choose_attention(name, device, dtype)
     assert "sdpa" in caught.value.hint
+
+
+def test_heads_too_wide_for_the_package(packages):
+    with pytest.raises(UsageError, match="at most 256 channels, this model has 512"):
+        choose_attention("flash", CUDA, torch.bfloat16, 512)
+    assert choose_attention("flash", CUDA, torch.bfloat16, 72).name == "flash"
 
 
 @pytest.mark.parametrize(("name", "package"), [("flash", "flash_attn"), ("xformers", "xformers")])
 def test_missing_package_names_the_extra(name, package, monkeypatch):
     monkeypatch.setattr(attention, "find_spec", lambda wanted: None if wanted == package else object())
     with pytest.raises(MissingError, match=package) as caught:
-        attention_backend(name, CUDA, torch.bfloat16)
+        choose_attention(name, CUDA, torch.bfloat16)
     assert caught.value.exit_code == EXIT_MISSING
     assert f"sora-cli[{name}]" in caught.value.hint
 
 
+# --- choosing ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "head_dim", "why"),
+    [
+        (CPU, torch.float32, 72, "the fused kernel of torch for cpu"),
+        (torch.device("mps"), torch.float16, None, "the fused kernel of torch for mps"),
+        (CUDA, torch.bfloat16, 72, "the flash kernel of torch for heads of width 72"),
+        (CUDA, torch.float16, None, "the flash kernel of torch"),
+        (CUDA, torch.float32, 72, "flash kernels need bf16 or fp16"),
+        (CUDA, torch.bfloat16, 20, "flash kernels do not take heads of width 20"),
+        (CUDA, torch.bfloat16, 512, "flash kernels do not take heads of width 512"),
+    ],
+)
+def test_auto_is_torch_and_says_why(device, dtype, head_dim, why, packages):
+    """Also where the packages are installed: torch carries the same kernels."""
+    choice = choose_attention("auto", device, dtype, head_dim)
+    assert (choice.name, choice.function) == ("sdpa", attention.sdpa)
+    assert why in choice.why
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_named_backend_is_taken(name, packages):
+    choice = choose_attention(name, CUDA, torch.bfloat16, 72)
+    assert choice == (name, BACKENDS[name], "asked for")
+
+
 def test_unknown_backend_suggests():
     with pytest.raises(UsageError, match="unknown attention backend 'sdap'") as caught:
-        attention_backend("sdap", CPU, torch.float32)
+        choose_attention("sdap", CPU, torch.float32)
     assert caught.value.exit_code == EXIT_USAGE
     assert "did you mean 'sdpa'?" in caught.value.hint
 

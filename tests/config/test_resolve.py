@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
 from sora_cli.config.resolve import resolve_generate, resolved_table, settings_of
 from sora_cli.errors import MissingError, SoraError, UsageError
+from sora_cli.plugin.specs import TextEncoderSpec, Weights
+from sora_cli.weights import locate
 
 
 @pytest.fixture
@@ -101,6 +104,61 @@ def test_auto_takes_the_best_that_fits(resolve, gpus):
     assert resolve().config.model.name == "tiny"
 
 
+@pytest.fixture
+def on_this_machine(monkeypatch):
+    """Says which weights are here; the list is read at each call."""
+    repos: list[str] = []
+    monkeypatch.setattr(locate, "weights_present", lambda weights: weights.repo in repos, raising=False)
+    return repos
+
+
+def with_weights(plugins, model, *, part="model"):
+    """Let a model, or its autoencoder, need weights from a repository of its name."""
+    spec = plugins.get(part, model)
+    weights = Weights(repo=f"hub/{model}", files=("x",))
+    plugins.add(part, dataclasses.replace(spec, weights={"base": weights} if part == "model" else weights))
+
+
+def test_auto_downloads_nothing_unasked(resolve, plugins, gpus, on_this_machine):
+    with_weights(plugins, "giant")
+    note = (
+        "giant would fit this machine, but its weights are not on it: "
+        "`sora pull giant` fetches them, -m giant does so when it is first used"
+    )
+    assert resolve().notes == (), "without a GPU it would not fit"
+    gpus(1, 80.0)
+    resolved = resolve()
+    assert (resolved.config.model.name, resolved.notes) == ("tiny", (note,))
+    named = resolve({"model": {"name": "giant"}})
+    assert (named.config.model.name, named.notes) == ("giant", ())
+    on_this_machine.append("hub/giant")
+    resolved = resolve()
+    assert (resolved.config.model.name, resolved.notes) == ("giant", ())
+
+
+def test_auto_wants_the_weights_of_all_parts(resolve, plugins, gpus, on_this_machine):
+    plugins.add("model", dataclasses.replace(plugins.get("model", "giant"), vae="frames"))
+    with_weights(plugins, "frames", part="vae")
+    gpus(1, 80.0)
+    assert resolve().config.model.name == "tiny"
+    on_this_machine.append("hub/frames")
+    assert resolve().config.model.name == "giant"
+
+
+def test_auto_passes_over_a_model_without_its_parts(resolve, plugins, gpus):
+    plugins.add("model", dataclasses.replace(plugins.get("model", "giant"), vae="of another plugin"))
+    gpus(1, 80.0)
+    assert resolve().config.model.name == "tiny"
+
+
+def test_auto_with_no_weights_at_all(resolve, plugins, on_this_machine):
+    with_weights(plugins, "tiny")
+    with pytest.raises(MissingError, match="no model that fits this machine has its weights on it") as caught:
+        resolve()
+    assert "`sora pull tiny`" in caught.value.hint
+    assert caught.value.exit_code == 3
+
+
 def test_no_model_fits(resolve, plugins):
     plugins.by_kind["model"] = {}
     with pytest.raises(MissingError, match="no installed model"):
@@ -157,6 +215,33 @@ def test_options_for_another_model_or_scheduler_are_not_used(resolve):
         "model.options.window (file sora.yaml) is for tiny and not used",
         "sampling.scheduler_options.shift (file sora.yaml) is for flow and not used",
     )
+
+
+def test_weights_of_the_parts_of_another_model_are_not_used(resolve):
+    project = "model: {name: tiny, vae_weights: /v, text_weights: /t, text_dtype: bf16}\n"
+    resolved = resolve(project=project)
+    assert (resolved.config.model.vae_weights, resolved.config.model.text_dtype) == ("/v", "bf16")
+    resolved = resolve({"model": {"name": "giant"}}, project=project)
+    model = resolved.config.model
+    assert (model.vae_weights, model.text_weights, model.text_dtype) == (None, None, "auto")
+    assert resolved.notes == tuple(
+        f"model.{name} (file sora.yaml) is for tiny and not used"
+        for name in ("vae_weights", "text_weights", "text_dtype")
+    )
+
+
+def test_weights_of_another_part_are_not_used(resolve, plugins):
+    """--vae on the command line does not take the weights that a file names for the model's own autoencoder."""
+    plugins.add("text-encoder", TextEncoderSpec(name="letters", summary="s", target="t:t", width=8, max_tokens=8))
+    project = "model: {vae_weights: /v, text_weights: /t}\n"
+    resolved = resolve({"model": {"vae": "frames", "text_encoder": "letters"}}, project=project)
+    assert (resolved.config.model.vae_weights, resolved.config.model.text_weights) == (None, None)
+    assert resolved.notes == (
+        "model.vae_weights (file sora.yaml) is for blocks and not used",
+        "model.text_weights (file sora.yaml) is for words and not used",
+    )
+    together = resolve({"model": {"vae": "frames", "vae_weights": "/f"}}, project=project).config.model
+    assert (together.vae_weights, together.text_weights) == ("/f", "/t")
 
 
 # -- settings that exclude each other ------------------------------------------------------------------------------
@@ -354,6 +439,15 @@ def test_the_launch_preset_fills_what_is_open(resolve, with_presets, gpus):
     resolved = resolve(named, project="model: {dtype: fp32}\nhardware: {offload: model}")
     assert (resolved.config.model.dtype, resolved.config.hardware.offload) == ("fp32", "model")
     resolved = resolve({**named, "hardware": {"gpus": 2}})
+    assert (resolved.launch.number, resolved.config.hardware.sequence_parallel) == (2, 2)
+
+
+def test_several_machines_run_like_each_of_them(resolve, with_presets, gpus):
+    """Processes that share a clip stay on one machine, so the entry is the one for its GPUs."""
+    with_presets({"launch/tiny.yaml": LAUNCH})
+    gpus(2, 80.0)
+    hardware = {"gpus": 2, "nnodes": 2, "rdzv_endpoint": "first:29500"}
+    resolved = resolve({"model": {"name": "tiny"}, "hardware": hardware})
     assert (resolved.launch.number, resolved.config.hardware.sequence_parallel) == (2, 2)
 
 

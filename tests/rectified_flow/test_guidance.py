@@ -115,3 +115,23 @@ def test_null_text_is_the_start_of_the_table(network):
     null = network.null_text(3, 4)
     assert null.shape == (3, 1, 4, 8)
     assert torch.equal(null[2, 0], network.y_embedder.y_embedding[:4])
+
+
+def test_text_is_projected_once_for_all_steps(network):
+    """The same video as when the network gets the text itself at each step, which it does behind another object."""
+    generator = torch.Generator().manual_seed(4)
+    text = TextEmbedding(torch.randn(2, 1, 6, 8, generator=generator), torch.tensor([[1] * 6, [1] * 3 + [0] * 3]))
+    noise = torch.randn(2, 4, 3, 4, 6, generator=generator)
+    request = SampleRequest(noise, text, network.null_text(2, 6), 32, 48, 9, 3, 24.0)
+    calls: list[int] = []
+    handle = network.y_embedder.register_forward_hook(lambda *_: calls.append(1))
+
+    def only_callable(*args, **conditioning):
+        return network(*args, **conditioning)
+
+    once = run(network, request, guidance=3.0)
+    assert len(calls) == 1
+    each_step = run(only_callable, request, guidance=3.0)
+    assert len(calls) == 1 + 4
+    handle.remove()
+    assert torch.equal(once, each_step)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sora_plugins.stdit.config import STDiTOptions
+from sora_plugins.stdit.options import STDiTOptions
 from sora_plugins.stdit.stdit3 import STDiT3, build
 
 CONFIG = {

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from sora_cli.errors import SoraError
+from sora_cli.plugin.manager import get_plugins, load_attribute
+from sora_cli.weights.load import check_tensors
 from sora_plugins.stdit.stdit3 import STDiT3, build
 
 # Made absolute here: tests run in a folder of their own.
@@ -42,6 +45,73 @@ def test_same_tensors_as_the_checkpoint(manifest):
     }
     assert ours == manifest["tensors"]
     assert len(ours) == manifest["n_tensors"] == 973
+
+
+def of_the_spec(manifest: dict) -> STDiT3:
+    """The network that `-m opensora-v1.2 --variant ...` builds."""
+    spec = get_plugins().get("model", "opensora-v1.2")
+    variant = manifest["registry_name"].removeprefix("STDiT3-")
+    with torch.device("meta"):
+        return load_attribute(spec.target, what=spec.name)(spec.variants[variant], None)
+
+
+def file_of(manifest: dict) -> dict[str, torch.Tensor]:
+    """The tensors of the checkpoint, without their values."""
+    return {name: torch.empty(entry["shape"], device="meta") for name, entry in manifest["tensors"].items()}
+
+
+def accept(model: STDiT3, tensors: dict[str, torch.Tensor]) -> None:
+    """What `load_network` does before it takes the tensors."""
+    spec = get_plugins().get("model", "opensora-v1.2")
+    mapped = load_attribute(spec.load, what=spec.name)(tensors)
+    check_tensors(model, mapped, what=spec.name, source=Path("released"))
+
+
+def test_the_spec_accepts_the_released_file(manifest):
+    model, tensors = of_the_spec(manifest), file_of(manifest)
+    accept(model, tensors)
+    # The frequencies follow from the head width; some copies of the file lack them.
+    accept(model, {name: tensor for name, tensor in tensors.items() if name != "rope.freqs"})
+
+
+def test_the_spec_refuses_other_files(manifest):
+    model, tensors = of_the_spec(manifest), file_of(manifest)
+    damaged = dict(tensors)
+    del damaged["spatial_blocks.3.attn.qkv.weight"]
+    damaged["temporal_blocks.0.mlp.fc1.bias"] = damaged["temporal_blocks.0.mlp.fc1.bias"][1:]
+    damaged["head.weight"] = torch.empty(1, device="meta")
+    with pytest.raises(SoraError) as caught:
+        accept(model, damaged)
+    assert "spatial_blocks.3.attn.qkv.weight" in caught.value.hint
+    assert "temporal_blocks.0.mlp.fc1.bias" in caught.value.hint
+    assert "head.weight" in caught.value.hint
+
+
+def test_the_spec_is_the_released_configuration(manifest):
+    spec = get_plugins().get("model", "opensora-v1.2")
+    variant = spec.variants[manifest["registry_name"].removeprefix("STDiT3-")]
+    listed = {key: tuple(value) if isinstance(value, list) else value for key, value in manifest["config"].items()}
+    assert {key: variant[key] for key in listed} == listed
+
+
+def test_only_the_published_size_has_weights():
+    spec = get_plugins().get("model", "opensora-v1.2")
+    assert next(iter(spec.variants)) == "XL/2"
+    assert set(spec.weights) == {"XL/2"}
+    weights = spec.weights["XL/2"]
+    assert (weights.repo, weights.files) == ("hpcai-tech/OpenSora-STDiT-v3", ("config.json", "model.safetensors"))
+    # float32: 1,208,872,772 numbers of 4 bytes
+    assert weights.size_gib == pytest.approx(1_208_872_772 * 4 / 2**30, abs=0.05)
+
+
+def test_missing_frequencies_are_the_formula():
+    spec = get_plugins().get("model", "opensora-v1.2")
+    torch.manual_seed(0)
+    model = build({"hidden_size": 48, "num_heads": 4, "depth": 1, "caption_channels": 8, "model_max_length": 4})
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if name != "rope.freqs"}
+    mapped = load_attribute(spec.load, what=spec.name)(tensors)
+    assert torch.equal(mapped["rope.freqs"], model.rope.freqs)
+    assert "rope.freqs" not in tensors, "what was given is not changed"
 
 
 def test_parameter_counts(manifest):

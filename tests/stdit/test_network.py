@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sora_plugins.stdit.config import STDiT3Config, STDiTOptions
+from sora_cli.errors import SoraError
+from sora_plugins.stdit.config import STDiT3Config
+from sora_plugins.stdit.options import STDiTOptions
 from sora_plugins.stdit.stdit3 import build
 
 # Sums in another order differ by a few float32 roundings of values of size 1 to 5.
@@ -133,7 +135,7 @@ def test_only_tokens_of_the_mask_are_seen(network, inputs):
 def test_text_encoded_once_gives_the_same_video(network, inputs):
     model, packed_model, given = network(), network(skip_y_embedder=True), inputs()
     with torch.no_grad():
-        text = model.encode_text(given["y"], given["mask"])
+        text = model.pack_text(given["y"], given["mask"])
         packed = {**given, "y": text.tokens, "mask": torch.tensor(text.lengths)}
         torch.testing.assert_close(packed_model(**packed), model(**given), rtol=0, atol=0)
     assert text.lengths == [4, 6]
@@ -274,11 +276,20 @@ def test_released_config_json_is_read():
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"hidden_size": 50}, "divisible by num_heads"), ({"hidden_size": 12, "num_heads": 4}, "head width 3")],
+    [
+        ({"hidden_size": 50}, "divisible by num_heads"),
+        ({"hidden_size": 12, "num_heads": 4}, "head width 3"),
+        ({"depth": "28"}, "depth '28'"),
+        ({"depth": 0, "qk_norm": 1}, "depth 0, qk_norm 1"),
+        ({"patch_size": [2, 2]}, r"patch_size \(2, 2\)"),
+        ({"mlp_ratio": None}, "mlp_ratio None"),
+        ({"model_type": "STDiT2"}, "a network called 'STDiT2', not of STDiT3"),
+    ],
 )
-def test_impossible_sizes_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
+def test_impossible_configurations_are_refused(changes, message):
+    with pytest.raises(SoraError, match=message) as caught:
         build(changes)
+    assert "config.json" in caught.value.hint
 
 
 def test_unknown_option_is_refused():

@@ -6,7 +6,7 @@ import pytest
 
 from sora_cli.config.schema import ShapeSection
 from sora_cli.errors import UsageError
-from sora_cli.plugin.specs import Constraints
+from sora_cli.plugin.specs import Constraints, TrainedSize
 from sora_cli.video import shapes
 from sora_cli.video.shapes import Size, resolve_shape
 
@@ -138,6 +138,85 @@ def test_what_cannot_be_made(constraints, shape, message, hint):
 def test_exact_settings_win():
     clip = shape_of(resolution="720p", size="64x128", duration="4s", frames=3)
     assert (clip.height, clip.width, clip.num_frames) == (64, 128, 3)
+
+
+TRAINED = Constraints(
+    min_side=8,
+    max_side=8192,
+    trained_sizes=(
+        TrainedSize("720p", 102),
+        TrainedSize("240p", 408),
+        TrainedSize("480p", 204),
+        TrainedSize("360p", 408),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"resolution": "720p", "duration": "4s"},
+        {"resolution": "480p", "duration": "8s", "aspect_ratio": "1:1"},
+        {"resolution": "240p", "duration": "16s", "aspect_ratio": "4:3"},
+        {"resolution": "512", "duration": "2s", "aspect_ratio": "1:1"},
+        {"resolution": "720p", "frames": 1},
+        {"size": "720x1280", "frames": 102},
+        {"size": "480x848", "duration": "8s"},
+        {"size": "240x424", "frames": 400},
+    ],
+    ids=lambda shape: " ".join(map(str, shape.values())),
+)
+def test_a_trained_size_is_not_remarked_upon(shape):
+    assert not [note for note in shape_of(TRAINED, **shape).notes if "trained" in note]
+
+
+@pytest.mark.parametrize(
+    ("shape", "note"),
+    [
+        (
+            {"resolution": "1080p", "duration": "16s"},
+            "1080p (1080x1920), 408 frames, is beyond what this model was trained on; "
+            "nearest: 720p up to 4s, 360p up to 16s",
+        ),
+        (
+            {"resolution": "720p", "duration": "8s"},
+            "720p (720x1280), 204 frames, is beyond what this model was trained on; "
+            "nearest: 720p up to 4s, 480p up to 8s",
+        ),
+        (
+            {"resolution": "1080p", "duration": "2s"},
+            "1080p (1080x1920), 51 frames, is beyond what this model was trained on; nearest: 720p up to 4s",
+        ),
+        (
+            {"resolution": "360p", "duration": "32s"},
+            "360p (360x640), 816 frames, is beyond what this model was trained on; nearest: 360p up to 16s",
+        ),
+        (
+            {"resolution": "480p", "duration": "32s"},
+            "480p (480x854), 816 frames, is beyond what this model was trained on; "
+            "nearest: 480p up to 8s, 360p up to 16s",
+        ),
+        (
+            {"resolution": "1080p", "frames": 1},
+            "1080p (1080x1920), an image, is beyond what this model was trained on; nearest: 720p up to 4s",
+        ),
+        (
+            {"size": "600x1000", "frames": 103},
+            "600x1000, 103 frames, is beyond what this model was trained on; nearest: 720p up to 4s, 480p up to 8s",
+        ),
+        (
+            {"size": "64x96", "frames": 17},
+            "64x96, 17 frames, is smaller than what this model was trained on; nearest: 240p up to 16s",
+        ),
+    ],
+)
+def test_a_size_beyond_training_is_said_with_the_nearest(shape, note):
+    assert [found for found in shape_of(TRAINED, **shape).notes if "trained" in found] == [note]
+
+
+def test_lengths_without_a_name_are_said_in_frames():
+    limits = Constraints(trained_sizes=(TrainedSize("240p", 65),))
+    assert shape_of(limits, resolution="240p", duration="4s").notes[-1].endswith("nearest: 240p up to 65 frames")
 
 
 def test_a_coarser_model_gets_a_smaller_file():

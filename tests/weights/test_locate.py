@@ -1,11 +1,12 @@
 """Finding weights and telling them apart."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
-from sora_cli.errors import MissingError, UsageError
+from sora_cli.errors import MissingError, SoraError, UsageError
 from sora_cli.plugin.specs import Weights
 from sora_cli.weights import locate
 from sora_cli.weights.locate import fingerprint, locate_weights
@@ -41,7 +42,10 @@ def test_nothing_to_find() -> None:
     [
         (Weights(package="no_such_package_here", files=("a",)), "not installed"),
         (Weights(package="sora_cli", files=("absent.safetensors",)), "missing from sora_cli: absent.safetensors"),
-        (Weights(repo="someone/model", files=("a",)), "not on this machine .someone/model, revision main."),
+        (
+            Weights(repo="someone/model", files=("a",)),
+            "someone/model. are not all on this machine and cannot be downloaded: HF_HUB_OFFLINE",
+        ),
     ],
 )
 def test_missing(weights: Weights, message: str) -> None:
@@ -51,14 +55,53 @@ def test_missing(weights: Weights, message: str) -> None:
 
 
 def test_override_by_file_or_folder(tmp_path: Path) -> None:
-    for name in ("b.safetensors", "a.safetensors", "c.pt", "notes.txt"):
+    parts = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    for name in (*reversed(parts), "c.pt", "notes.txt"):
         (tmp_path / name).write_bytes(name.encode())
     by_folder = locate_weights(None, what="tiny", override=str(tmp_path))
     by_file = locate_weights(None, what="tiny", override=str(tmp_path / "c.pt"))
     assert by_folder is not None
     assert by_file is not None
-    assert [path.name for path in by_folder.files] == ["a.safetensors", "b.safetensors"]
+    assert [path.name for path in by_folder.files] == parts
     assert [path.name for path in by_file.files] == ["c.pt"]
+
+
+def test_a_whole_checkpoint_is_taken_before_other_files(tmp_path: Path) -> None:
+    for name in ("model.safetensors", "other.safetensors", "optimizer.pt"):
+        (tmp_path / name).write_bytes(name.encode())
+    located = locate_weights(None, what="tiny", override=str(tmp_path))
+    assert located is not None
+    assert [path.name for path in located.files] == ["model.safetensors"]
+    (tmp_path / "model.safetensors").rename(tmp_path / "first.safetensors")
+    with pytest.raises(UsageError, match=r"several weights files: first\.safetensors, other\.safetensors"):
+        locate_weights(None, what="tiny", override=str(tmp_path))
+
+
+def test_shards_are_those_of_the_index(tmp_path: Path) -> None:
+    index = {"weight_map": {"a": "x-1.bin", "b": "x-2.bin", "c": "x-1.bin"}}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    (tmp_path / "x-1.bin").write_bytes(b"1")
+    (tmp_path / "stray.bin").write_bytes(b"3")
+    with pytest.raises(UsageError, match=r"lacks parts of the checkpoint: x-2\.bin"):
+        locate_weights(None, what="tiny", override=str(tmp_path))
+    (tmp_path / "x-2.bin").write_bytes(b"2")
+    located = locate_weights(None, what="tiny", override=str(tmp_path))
+    assert located is not None
+    assert [path.name for path in located.files] == ["x-1.bin", "x-2.bin"]
+
+
+def test_the_configuration_beside_the_weights_counts(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"model")
+    without = locate_weights(None, what="tiny", override=str(tmp_path))
+    (tmp_path / "config.json").write_text('{"depth": 2}')
+    located = locate_weights(None, what="tiny", override=str(tmp_path))
+    assert without is not None
+    assert located is not None
+    assert located.fingerprint != without.fingerprint
+    assert located.config() == {"depth": 2}
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(SoraError, match="cannot read"):
+        located.config()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sora_cli.plugin.hooks import hookimpl
-from sora_cli.plugin.specs import Constraints, ModelSpec, TextEncoderSpec, VAESpec, Weights
+from sora_cli.plugin.specs import Constraints, ModelSpec, TextEncoderSpec, TrainedSize, VAESpec, Weights
 
 from .config import MODEL_CONFIG
 
@@ -26,17 +26,19 @@ def sora_models() -> list[ModelSpec]:
             summary="embedded demonstration model: twelve scenes, 144p, runs on any CPU in seconds",
             tasks=("t2v", "i2v", "extend", "t2i"),
             target="sora_plugins.stdit.stdit3:build",
-            options="sora_plugins.stdit.config:STDiTOptions",
+            options="sora_plugins.stdit.options:STDiTOptions",
             variants={"base": MODEL_CONFIG},
             weights={"base": _weights("model.safetensors")},
             scheduler="rectified_flow",
             vae="nano",
             text_encoder="nano",
+            shard="sora_plugins.stdit.parallel:shard",
             constraints=Constraints(
                 max_frames=204,
                 max_side=1280,
                 min_side=96,
                 trained="144p (144x256), 1 to 51 frames at 24 fps, twelve kinds of scene",
+                trained_sizes=(TrainedSize("144p", 51),),
             ),
             rank=0,
             note="nano is a small demonstration model that knows twelve kinds of scene",

@@ -235,12 +235,15 @@ def guided_velocity(
     count = len(request.noise)
     device = request.noise.device
     is_guided = guidance != 1 and request.null_embeddings is not None
-    y, mask = request.text
+    y: Any = request.text.embeddings  # or what the model makes of it, below
+    mask: Any = request.text.mask
     if is_guided:
         assert request.null_embeddings is not None
         y = torch.cat([y, request.null_embeddings.to(y)])
         if request.null_mask is not None:
             mask = torch.cat([mask, request.null_mask])
+    if hasattr(model, "encode_text"):  # projected now, once, instead of at each step
+        y, mask = model.encode_text(y, mask), None
     info = {
         name: torch.full((count,), float(value), device=device)
         for name, value in (

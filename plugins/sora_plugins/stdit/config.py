@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from sora_cli.errors import SoraError
+
+#: What config.json calls the network.
+FAMILY = "STDiT3"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +45,37 @@ class STDiT3Config:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> STDiT3Config:
-        """Read a released config.json; keys that describe software rather than the network are ignored."""
-        known = {field.name for field in fields(cls)}
-        chosen = {key: value for key, value in values.items() if key in known}
-        if "patch_size" in chosen:
+        """Read a released config.json; keys that describe software rather than the network are ignored.
+
+        Raises SoraError for the configuration of another network and for values that make no network.
+        """
+        family = values.get("model_type", FAMILY)
+        if family != FAMILY:
+            raise SoraError(
+                f"the weights are of a network called {family!r}, not of {FAMILY}",
+                hint="config.json beside the weights says so; give weights of the model that -m names",
+            )
+        chosen = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        if isinstance(chosen.get("patch_size"), list):
             chosen["patch_size"] = tuple(chosen["patch_size"])
-        return cls(**chosen)
+        wrong = [name for name, value in chosen.items() if not _is_like(value, getattr(cls, name))]
+        if wrong:
+            given = ", ".join(f"{name} {chosen[name]!r}" for name in wrong)
+            raise SoraError(f"this is no configuration of an {FAMILY}: {given}", hint="look into config.json")
+        try:
+            return cls(**chosen)
+        except ValueError as error:
+            raise SoraError(
+                f"this is no configuration of an {FAMILY}: {error}", hint="look into config.json"
+            ) from error
 
 
-class STDiTOptions(BaseModel):
-    """Options of the STDiT models (`-O key=value`)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    reference_rounding: bool = Field(
-        default=False, description="round timesteps, sizes and position tables to bfloat16, as the reference does"
-    )
+def _is_like(value: Any, example: Any) -> bool:
+    """Whether a value of config.json is of the kind of a field's default, and possible as a count."""
+    if isinstance(example, bool):
+        return isinstance(value, bool)
+    if isinstance(example, tuple):
+        return isinstance(value, tuple) and len(value) == len(example) and all(_is_like(one, 1) for one in value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return value >= 0 if isinstance(example, float) else isinstance(value, int) and value >= 1

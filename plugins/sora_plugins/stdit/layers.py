@@ -8,12 +8,13 @@ float32 in every precision and cast where they meet the features.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sora_cli.acceleration.attention import AttentionFunction, sdpa
+from sora_cli.acceleration.attention import AttentionFunction, attend_packed, sdpa
 
 FREQUENCY_WIDTH = 256
 
@@ -90,13 +91,18 @@ class RotaryEmbedding(nn.Module):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the pairs (2j, 2j + 1) of x (..., length, head_dim) by the angles of the tables.
+    """Rotate the pairs (2j, 2j + 1) of x (..., head_dim) by the angles of the tables, which broadcast to x.
 
     In float32 unless the tables are bfloat16 (reference rounding); the result has the dtype of x.
     """
-    wide = x.to(cos.dtype) if cos.dtype == torch.bfloat16 else x.float()
-    turned = torch.stack([-wide[..., 1::2], wide[..., 0::2]], dim=-1).flatten(-2)
-    return (wide * cos + turned * sin).to(x.dtype)
+    if cos.dtype == torch.bfloat16:
+        wide = x.to(cos.dtype)
+        turned = torch.stack([-wide[..., 1::2], wide[..., 0::2]], dim=-1).flatten(-2)
+        return (wide * cos + turned * sin).to(x.dtype)
+    # One product of complex numbers, (a + ib)(cos + i sin), passes over x once instead of six times.
+    turn = torch.complex(cos[..., ::2].contiguous(), sin[..., ::2].contiguous())
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
 
 
 class RMSNorm(nn.Module):
@@ -107,10 +113,8 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., dim) -> same shape and dtype."""
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.pow(2).mean(dim=-1, keepdim=True) + 1e-6)
-        return (wide.to(x.dtype)) * self.weight
+        """x (..., dim) -> same shape and dtype, laid out without gaps."""
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), 1e-6)
 
 
 class PatchEmbed(nn.Module):
@@ -219,79 +223,102 @@ class SelfAttention(nn.Module):
         self.attend = sdpa
 
     def forward(self, x: Tensor, axis: int = 1, rope: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """x (B, T, S, D); axis 1 attends over frames, 2 over positions. rope: cosine and sine tables (T, d)."""
-        batch, frames, positions, dim = x.shape
-        qkv = self.qkv(x).view(batch, frames, positions, 3, self.num_heads, self.head_dim)
-        # to (3, B, other axis, heads, sequence, d)
-        qkv = qkv.permute(3, 0, 1, 4, 2, 5) if axis == 2 else qkv.permute(3, 0, 2, 4, 1, 5)
-        q, k, v = qkv.flatten(1, 2).unbind(0)
+        """x (B, T, S, D); axis 1 attends over frames, 2 over positions. rope: cosine and sine tables (length, d)."""
+        if axis == 1:  # one copy here, for the product, instead of one of each of q, k and v
+            x = x.transpose(1, 2)
+        *others, length, dim = x.shape
+        q, k, v = self.qkv(x).view(-1, length, 3, self.num_heads, self.head_dim).unbind(2)
+        if rope is not None:
+            rope = rope[0][:, None], rope[1][:, None]  # the same for all heads
         if rope is not None and self.rope_first:
             q, k = rotate(q, *rope), rotate(k, *rope)
         q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None and not self.rope_first:
             q, k = rotate(q, *rope), rotate(k, *rope)
-        out = self.attend(q, k, v, None)
-        out = out.unflatten(0, (batch, -1))
-        out = out.permute(0, 1, 3, 2, 4) if axis == 2 else out.permute(0, 3, 1, 2, 4)
-        return self.proj(out.reshape(batch, frames, positions, dim))
+        out = self.attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), None)
+        out = self.proj(out.transpose(1, 2).reshape(*others, length, dim))
+        return out.transpose(1, 2) if axis == 1 else out
 
 
 class PackedText:
-    """Projected text of a batch: only the real tokens, laid out for cross attention.
+    """Projected text of a batch: only the real tokens, one sample after the other.
 
-    tokens: (1, sum of lengths, D). lengths: tokens per sample. `padded()` gives (B, longest, D) and the boolean
-    mask (B, 1, 1, longest), None when all lengths are equal; it is made once and shared by all layers.
+    tokens: (1, sum of lengths, D). lengths: tokens per sample. text[2:5] is the text of those samples.
+    is_reused: the same text is shown to the network again and again, so the keys and values that the layers make of it
+    are kept, 4 D bytes per token and layer in bfloat16, instead of being made anew at each step. They are never kept
+    while gradients are recorded.
     """
 
-    def __init__(self, tokens: Tensor, lengths: list[int]) -> None:
+    def __init__(self, tokens: Tensor, lengths: Sequence[int], *, is_reused: bool = False) -> None:
         if min(lengths) < 1:
             raise ValueError("every caption needs at least one token")
         if sum(lengths) != tokens.shape[1]:
             raise ValueError(f"{tokens.shape[1]} packed tokens but lengths add up to {sum(lengths)}")
         self.tokens = tokens
-        self.lengths = lengths
-        self._padded: tuple[Tensor, Tensor | None] | None = None
+        self.lengths = list(lengths)
+        self.is_reused = is_reused
+        self._kept: dict[nn.Module, Tensor] = {}
+        self._whole: tuple[PackedText, slice] | None = None
 
-    def padded(self) -> tuple[Tensor, Tensor | None]:
-        """Text as a rectangle, and which of it is real."""
-        if self._padded is None:
-            rows = self.tokens[0].split(self.lengths)
-            text = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-            mask = None
-            if min(self.lengths) != max(self.lengths):
-                lengths = torch.tensor(self.lengths, device=text.device)
-                mask = (torch.arange(text.shape[1], device=text.device) < lengths[:, None])[:, None, None]
-            self._padded = text, mask
-        return self._padded
+    def __getitem__(self, rows: slice) -> PackedText:
+        """Of some neighbouring samples."""
+        start, stop, step = rows.indices(len(self.lengths))
+        if step != 1:
+            raise ValueError("packed text is cut between samples, not into every second one")
+        if (start, stop) == (0, len(self.lengths)):
+            return self
+        tokens = slice(sum(self.lengths[:start]), sum(self.lengths[:stop]))
+        part = PackedText(self.tokens[:, tokens], self.lengths[start:stop])
+        part._whole = self, tokens
+        return part
+
+    def projected(self, layer: nn.Module) -> Tensor:
+        """The tokens after a layer, (sum of lengths, its width); the pieces of one batch share one call of it."""
+        if torch.is_grad_enabled():
+            return layer(self.tokens[0])
+        if self._whole is not None:
+            whole, tokens = self._whole
+            return whole.projected(layer)[tokens]
+        if layer not in self._kept:
+            if not self.is_reused:
+                self._kept.clear()  # only for the pieces of the call that goes on now
+            self._kept[layer] = layer(self.tokens[0])
+        return self._kept[layer]
 
 
 class CrossAttention(nn.Module):
-    """Image tokens attend to the text of their own sample."""
+    """Image tokens attend to the text of their own sample.
+
+    is_packed: each sample sees its tokens in a call of its own (or a kernel for packed sequences); otherwise shorter
+    texts are padded and masked. The results are equal up to rounding.
+    """
 
     attend: AttentionFunction
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    def __init__(self, dim: int, num_heads: int, *, is_packed: bool = True) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.head_dim = dim // num_heads
         self.q_linear = nn.Linear(dim, dim)
         self.kv_linear = nn.Linear(dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
+        self.is_packed = is_packed
         self.attend = sdpa
 
     def forward(self, x: Tensor, text: PackedText) -> Tensor:
         """x (B, T, S, D) -> same shape."""
-        batch = len(x)
-        tokens, mask = text.padded()
-        q = self.q_linear(x).reshape(batch, -1, self.num_heads, self.head_dim).transpose(1, 2)
-        k, v = self.kv_linear(tokens).view(batch, -1, 2, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
-        out = self.attend(q, k, v, mask).transpose(1, 2)
+        q = self.q_linear(x).reshape(len(x), -1, self.num_heads, self.head_dim)
+        k, v = text.projected(self.kv_linear).view(-1, 2, self.num_heads, self.head_dim).unbind(1)
+        out = attend_packed(self.attend, q, k, v, text.lengths, is_masked=not self.is_packed)
         return self.proj(out.reshape(x.shape))
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Layer norm without parameters (eps 1e-6), then x * (1 + scale) + shift (adaLN, Peebles and Xie 2022)."""
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+    width = x.shape[-1:]
+    if shift.numel() == x.shape[-1]:  # one row for all tokens: the norm applies it in the same pass
+        return F.layer_norm(x, width, (1 + scale).flatten(), shift.flatten(), eps=1e-6)
+    return torch.addcmul(shift, F.layer_norm(x, width, eps=1e-6), 1 + scale)
 
 
 class DropPath(nn.Module):

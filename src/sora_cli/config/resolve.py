@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -22,9 +22,10 @@ from ..errors import MissingError, SoraError, UnknownNameError, UsageError, did_
 from ..launch import machine
 from ..launch.torchrun import check_hardware
 from ..plugin.manager import load_attribute
-from ..plugin.specs import Constraints, ModelSpec
+from ..plugin.specs import Constraints, ModelSpec, Weights
 from ..presets import LaunchEntry, choose_launch, list_presets, load_preset
 from ..video.shapes import ClipShape, Size, covering_duration, covering_resolution, resolve_shape
+from ..weights import locate
 from .files import project_file, read_yaml, user_file
 from .layers import (
     Chosen,
@@ -58,7 +59,17 @@ BUILT_IN: Mapping[str, Any] = {
 }
 """For models without a preset: the customary values of Open-Sora."""
 
-MODEL_DEPENDENT = ("model.variant", "model.weights", "model.vae", "model.text_encoder", "model.options.")
+VAE_DEPENDENT = ("model.vae_weights",)
+TEXT_DEPENDENT = ("model.text_weights", "model.text_dtype")
+MODEL_DEPENDENT = (
+    "model.variant",
+    "model.weights",
+    "model.vae",
+    *VAE_DEPENDENT,
+    "model.text_encoder",
+    *TEXT_DEPENDENT,
+    "model.options.",
+)
 SCHEDULER_DEPENDENT = ("sampling.scheduler_options.",)
 NAMED_PARTS: Mapping[str, str] = {
     "sampling.scheduler": "scheduler",
@@ -74,7 +85,8 @@ RUN_SETTINGS: Mapping[str, str] = {
     "offload": "hardware.offload",
     "decode_frames": "hardware.decode_frames",
 }
-"""Keys of `run` in launch presets -> the settings they fill. `processes` equals the number of GPUs asked for."""
+"""Keys of `run` in launch presets -> the settings they fill. `processes` equals the number of GPUs asked for, on each
+machine: processes that share a clip stay on one machine."""
 
 
 class Plugins(Protocol):
@@ -131,7 +143,7 @@ def resolve_generate(
         *_preset_layer(preset, settings, plugins),
     ]
     raise_problems(problems)
-    model = _choose_model(layers, plugins)
+    model, auto_notes = _choose_model(layers, plugins)
     layers, notes = _add_defaults(layers, model, settings, plugins)
     layers, more_notes = _settle_rivals(layers)
     config = _build(layers, settings, model, plugins)[0]
@@ -141,7 +153,7 @@ def resolve_generate(
         layers = _with_launch(layers, model, launch)
     config, origins = _build(layers, settings, model, plugins)
     check_hardware(config.hardware)
-    return Resolved(config, origins, (*notes, *more_notes, *_unused_lines(config, origins)), launch)
+    return Resolved(config, origins, (*auto_notes, *notes, *more_notes, *_unused_lines(config, origins)), launch)
 
 
 # -- layers of the user ------------------------------------------------------------------------------------------
@@ -179,12 +191,12 @@ def _preset_layer(name: str | None, settings: Mapping[str, Setting], plugins: Pl
 # -- the model ---------------------------------------------------------------------------------------------------
 
 
-def _choose_model(layers: Sequence[Layer], plugins: Plugins) -> ModelSpec:
-    """The model that was named, or for "auto" the best one that this machine can run."""
+def _choose_model(layers: Sequence[Layer], plugins: Plugins) -> tuple[ModelSpec, list[str]]:
+    """The model that was named, or for "auto" the best one that can run here now; and notes about that."""
     named = first_value(layers, "model.name")
     if named is None or named.value == "auto":
         device = first_value(layers, "hardware.device")
-        return _best_model(plugins.specs("model").values(), device.value if device else "auto")
+        return _best_model(plugins, device.value if device else "auto")
     try:
         with _naming(named.origin):
             spec = plugins.get("model", str(named.value))
@@ -196,18 +208,51 @@ def _choose_model(layers: Sequence[Layer], plugins: Plugins) -> ModelSpec:
             ) from None
         raise
     assert isinstance(spec, ModelSpec)
-    return spec
+    return spec, []
 
 
-def _best_model(specs: Iterable[ModelSpec], device: str) -> ModelSpec:
-    """Highest rank first; the memory is only asked for when a model wants some."""
-    for spec in sorted(specs, key=lambda spec: (-spec.rank, spec.name)):
+def _best_model(plugins: Plugins, device: str) -> tuple[ModelSpec, list[str]]:
+    """The highest rank among the models that fit this machine and whose weights are on it.
+
+    Nothing large is downloaded without being named: a better model whose weights are elsewhere is a note. The memory
+    is only asked for when a model wants some.
+    """
+    absent: list[ModelSpec] = []
+    for spec in sorted(plugins.specs("model").values(), key=lambda spec: (-spec.rank, spec.name)):
         installed = all(importlib.util.find_spec(package) for package in spec.needs)
-        if "t2v" in spec.tasks and installed and spec.auto_memory_gib <= _memory_gib(device, spec.auto_memory_gib > 0):
-            return spec
+        fits = spec.auto_memory_gib <= _memory_gib(device, spec.auto_memory_gib > 0)
+        if "t2v" not in spec.tasks or not installed or not fits:
+            continue
+        if _has_weights(spec, plugins):
+            return spec, [_better_note(absent[0])] if absent else []
+        absent.append(spec)
+    if absent:
+        name = absent[0].name
+        raise MissingError(
+            "no model that fits this machine has its weights on it",
+            hint=f"`sora pull {name}` fetches those of {name}; -m {name} does so when it is first used",
+        )
     raise MissingError(
         "no installed model can make videos on this machine",
         hint="name one with -m; `sora plugins list --kind model` shows the models at hand, SORA_PLUGINS may hide some",
+    )
+
+
+def _has_weights(model: ModelSpec, plugins: Plugins) -> bool:
+    """Whether the weights of the model's first variant and of its other parts are on this machine."""
+    try:
+        parts = plugins.get("vae", model.vae), plugins.get("text-encoder", model.text_encoder)
+    except UnknownNameError:
+        return False
+    variant = model.weights.get(next(iter(model.variants), ""))
+    needed: list[Weights | None] = [variant, *(part.weights for part in parts)]
+    return all(weights is None or weights.package is not None or locate.weights_present(weights) for weights in needed)
+
+
+def _better_note(model: ModelSpec) -> str:
+    return (
+        f"{model.name} would fit this machine, but its weights are not on it: "
+        f"`sora pull {model.name}` fetches them, -m {model.name} does so when it is first used"
     )
 
 
@@ -233,14 +278,20 @@ def _add_defaults(
         "sampling.scheduler": model.scheduler,
     }
     layers.append(Layer(f"model {model.name}", of_model, is_user=False))
-    layers, more = drop_dependent(layers, "sampling.scheduler", SCHEDULER_DEPENDENT, _canonical(plugins, "scheduler"))
+    for key, dependent in (
+        ("model.vae", VAE_DEPENDENT),
+        ("model.text_encoder", TEXT_DEPENDENT),
+        ("sampling.scheduler", SCHEDULER_DEPENDENT),
+    ):
+        layers, more = drop_dependent(layers, key, dependent, _canonical(plugins, NAMED_PARTS[key]))
+        notes += more
     chosen = first_value(layers, "sampling.scheduler")
     assert chosen is not None
     with _naming(chosen.origin):
         scheduler = plugins.get("scheduler", str(chosen.value))
     layers.append(Layer(f"scheduler {scheduler.name}", {"sampling.steps": scheduler.default_steps}, is_user=False))
     layers.append(Layer("default", BUILT_IN, is_user=False))
-    return layers, notes + more
+    return layers, notes
 
 
 def _with_model_name(layers: Sequence[Layer], model: ModelSpec) -> list[Layer]:

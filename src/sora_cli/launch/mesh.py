@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed.device_mesh import DeviceMesh
+
+#: How long a process waits for the others; loading a large text encoder in one of them can take minutes.
+TIMEOUT = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,34 @@ class Team:
 
     def share(self, latents: Tensor | None, step: int) -> tuple[Tensor | None, int]:
         """What the leader of the group has, for all of the group: latents to go on from, or None, and their step."""
-        if self.sequence_size == 1:
+        if self.mesh is None or self.sequence_size == 1:
             return latents, step
-        raise NotImplementedError
+        import torch.distributed as dist
+
+        group = self.mesh["sequence"].get_group()
+        content = [(latents, step)]
+        dist.broadcast_object_list(content, src=dist.get_global_rank(group, 0), group=group)
+        return content[0]
+
+
+def sequence_degree(num_processes: int, num_batches: int, asked: int | None) -> int:
+    """Processes that share a clip: what was asked for, else all of them for a single batch and one for several."""
+    if asked is not None:
+        return asked
+    return num_processes if num_batches == 1 else 1
+
+
+def join_team(device_type: str, sequence: int) -> Team:
+    """Meet the other processes that torchrun started, and find this one's place. sequence: processes per clip."""
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+
+    if device_type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=TIMEOUT)
+    mesh = init_device_mesh(
+        device_type, (dist.get_world_size() // sequence, sequence), mesh_dim_names=("data", "sequence")
+    )
+    data, shared = mesh["data"], mesh["sequence"]
+    return Team(data.get_local_rank(), data.size(), shared.get_local_rank(), shared.size(), mesh)

@@ -1,22 +1,38 @@
-"""The command line that starts one process per GPU, and the checks before it."""
+"""Starting one process per GPU with torchrun, following them, and the checks before it."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import shlex
+import shutil
+import signal
+import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
+from ..config.schema import PromptSection
+from ..errors import SoraError, UsageError
+from ..text.prompts import read_prompts
 from . import machine
+from .events import Replay
+from .mesh import sequence_degree
+from .slurm import SlurmNodes, slurm_nodes
 
 if TYPE_CHECKING:
     from ..config.resolve import Resolved
     from ..config.schema import HardwareSection
 
 WORKER = "sora_cli.launch.worker"
+POLL_SECONDS = 0.1
+#: How long processes may take to keep their latents after an interrupt.
+PATIENCE_SECONDS = 30.0
+LOG_LINES = 12
 
 
 @dataclass(frozen=True)
@@ -37,21 +53,135 @@ def launch_line(resolved: Resolved, run_file: Path) -> LaunchLine | None:
     run_file: the JSON file with the settings that every process reads.
     """
     hardware = resolved.config.hardware
-    if hardware.gpus == 1:
+    nodes = machines(hardware)
+    if hardware.gpus * nodes.nnodes == 1:
         return None
     # One thread per process unless said otherwise: processes that share cores slow each other down.
     env = {"OMP_NUM_THREADS": str(hardware.threads or 1), **(resolved.launch.env if resolved.launch else {})}
+    if nodes.nnodes == 1:
+        meeting: tuple[str, ...] = ("--standalone",)
+    else:
+        meeting = (
+            f"--nnodes={nodes.nnodes}",
+            f"--node-rank={nodes.node_rank}",
+            "--rdzv-backend=c10d",
+            f"--rdzv-endpoint={nodes.rdzv_endpoint}",
+            f"--rdzv-id=sora-{nodes.rdzv_endpoint}",
+        )
     argv = (
         sys.executable,
-        *("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={hardware.gpus}"),
+        *("-m", "torch.distributed.run", *meeting, f"--nproc-per-node={hardware.gpus}"),
         *("-m", WORKER, str(run_file)),
     )
     return LaunchLine(argv, env)
 
 
+def machines(hardware: HardwareSection) -> SlurmNodes:
+    """The machines of a run: what was asked for, else what SLURM says, else this one. Raises UsageError."""
+    if hardware.nnodes == 1:
+        return slurm_nodes(os.environ) or SlurmNodes(1, 0, "")
+    if hardware.rdzv_endpoint is None:
+        raise UsageError(
+            f"{hardware.nnodes} machines need a place to meet",
+            hint="give --rdzv-endpoint HOST:PORT with the name of machine 0, the same on all of them",
+        )
+    if hardware.node_rank >= hardware.nnodes:
+        raise UsageError(
+            f"--node-rank {hardware.node_rank} is none of {hardware.nnodes} machines",
+            hint=f"they are numbered from 0 to {hardware.nnodes - 1}",
+        )
+    return SlurmNodes(hardware.nnodes, hardware.node_rank, hardware.rdzv_endpoint)
+
+
+def run_processes(resolved: Resolved, *, num_batches: int, paths: Sequence[Path], done: Iterable[Path]) -> None:
+    """Run on several processes, say what they say, and return when all clips are made.
+
+    num_batches, paths: of the plan; done: clips that are there already. Raises the SoraError of the first process that
+    failed, after all have ended; after Ctrl-C or a termination signal KeyboardInterrupt.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="sora-"))
+    try:
+        run_file = folder / "run.json"
+        run_file.write_text(json.dumps(run_file_content(resolved, num_batches, done)), encoding="utf-8")
+        line = launch_line(resolved, run_file)
+        assert line is not None  # there are several processes
+        replay = Replay(folder, resolved.config.hardware.gpus, [str(path) for path in paths])
+        with (folder / "torchrun.log").open("wb") as log:
+            # In a session of its own, so that Ctrl-C reaches this process alone, which then ends all of them.
+            process = subprocess.Popen(
+                line.argv,
+                env={**os.environ, **line.env},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            _follow(process, replay)
+        if process.returncode != 0:
+            raise replay.error or _unexplained(process.returncode, folder / "torchrun.log")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_file_content(resolved: Resolved, num_batches: int, done: Iterable[Path]) -> dict[str, Any]:
+    """What every process needs to know; JSON-safe."""
+    config = resolved.config
+    if config.prompt.file == "-":  # this process has read it
+        raw = read_prompts((), "-", config.prompt.start_index, config.prompt.end_index)
+        section = PromptSection(prompts=tuple(raw), negative=config.prompt.negative)
+        config = config.model_copy(update={"prompt": section})
+    hardware = config.hardware
+    count = hardware.gpus * machines(hardware).nnodes
+    return {
+        "config": config.model_dump(mode="json"),
+        "origins": dict(resolved.origins),
+        "device": "cpu" if hardware.device == "cpu" else "cuda",
+        "sequence": sequence_degree(count, num_batches, hardware.sequence_parallel),
+        "done": [str(path) for path in done],
+    }
+
+
+def _follow(process: subprocess.Popen[bytes], replay: Replay) -> None:
+    """Say what the processes say until they have ended; on an interrupt, end them."""
+    try:
+        while process.poll() is None:
+            replay.poll()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(POLL_SECONDS)
+    except BaseException:
+        _end(process, replay)
+        raise
+    finally:
+        replay.poll()
+        replay.close()
+    replay.flush()
+
+
+def _end(process: subprocess.Popen[bytes], replay: Replay) -> None:
+    """Ask the launcher to end its processes, which keeps their latents; after a while end them all by force."""
+    process.send_signal(signal.SIGTERM)
+    for _ in range(round(PATIENCE_SECONDS / POLL_SECONDS)):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(POLL_SECONDS)
+            break
+        replay.poll()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _unexplained(returncode: int, log: Path) -> SoraError:
+    """The error for processes that ended without saying why, with the last lines of the launcher."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+    killed = any("SIGKILL" in line or "-9" in line for line in lines)
+    why = "; it may have been killed for want of memory" if killed else ""
+    return SoraError(f"a process of the run ended without a message{why}", hint="\n".join(lines) or None)
+
+
 def check_hardware(hardware: HardwareSection) -> None:
     """UsageError when this machine cannot run as many processes as asked for, or they cannot be split as asked."""
     wanted = hardware.gpus
+    machines(hardware)
     if hardware.sequence_parallel and wanted % hardware.sequence_parallel:
         raise UsageError(
             f"{wanted} processes cannot be split into groups of {hardware.sequence_parallel}",

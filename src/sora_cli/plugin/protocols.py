@@ -49,7 +49,11 @@ class VideoAutoencoder(Protocol):
 
 
 class DiffusionModel(Protocol):
-    """The network. Called with x (B, C, T, H, W), timestep (B,), y (B, 1, L, D) and the conditioning by keyword."""
+    """The network. Called with x (B, C, T, H, W), timestep (B,), y (B, 1, L, D) and the conditioning by keyword.
+
+    A model may have `encode_text(y, mask)`: what it returns is given as y at every step, with mask None, so that the
+    part that only sees the text runs once.
+    """
 
     def __call__(self, x: Tensor, timestep: Tensor, y: Tensor, **conditioning: Any) -> Tensor:
         """Prediction (B, C or 2C, T, H, W), float32."""

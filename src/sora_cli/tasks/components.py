@@ -4,73 +4,137 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from sora_cli.acceleration.attention import attention_backend, set_attention
+from sora_cli.acceleration.attention import choose_attention, set_attention
+from sora_cli.acceleration.offload import offload_blocks
 from sora_cli.errors import MissingError, UsageError
 from sora_cli.plugin.manager import load_attribute
-from sora_cli.plugin.protocols import Scheduler, TextEncoder, VideoAutoencoder
+from sora_cli.plugin.protocols import Scheduler, TextEmbedding, TextEncoder, VideoAutoencoder
 from sora_cli.weights.load import load_network
 
 if TYPE_CHECKING:
     from sora_cli.config.schema import DeviceName, DTypeName, HardwareSection
+    from sora_cli.launch.mesh import Team
     from sora_cli.plugin.manager import Plugins
 
     from .plan import GeneratePlan
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TEXT_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 #: Processor flags of the x86 extensions with bfloat16 matrix arithmetic; without them bf16 is slower than fp32.
 BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
 
 
-@dataclass(frozen=True)
-class LoadedComponents:
-    """The parts, ready to use. dtype: number format of the network and the autoencoder."""
+class Parts:
+    """The parts of a run, each loaded when it is first used. dtype: number format of the network and the autoencoder.
 
-    model: Any
-    vae: VideoAutoencoder
-    text_encoder: TextEncoder
-    scheduler: Scheduler
-    device: torch.device
-    dtype: torch.dtype
+    What is on the device at a time follows the memory plan: with offloading, a part leaves it when another one works.
+    """
 
+    def __init__(self, plan: GeneratePlan, plugins: Plugins, team: Team) -> None:
+        self.plan, self.plugins, self.team = plan, plugins, team
+        self.device = choose_device(plan.config.hardware.device)
+        self.dtype = choose_dtype(plan.config.model.dtype, self.device)
+        prepare_torch(plan.config.hardware)
+        self.attention = choose_attention(plan.config.model.attention, self.device, self.dtype)
+        self.scheduler: Scheduler = plugins.load_target(plan.components.scheduler)(plan.scheduler_options)
+        self.decode_frames = plan.config.hardware.decode_frames
+        if self.decode_frames is None and self.device.type == "cuda":
+            self.decode_frames = plan.memory.decode_frames
+        self.offload = plan.memory.offload if self.device.type == "cuda" else "none"
 
-def load_components(plan: GeneratePlan, plugins: Plugins) -> LoadedComponents:
-    """Import and load everything the plan names. Raises SoraError for weights that do not fit, missing packages, ..."""
-    specs, config = plan.components, plan.config
-    device = choose_device(config.hardware.device)
-    dtype = choose_dtype(config.model.dtype, device)
-    prepare_torch(config.hardware)
-    backend = attention_backend(config.model.attention, device, dtype)
-    if plan.weights.model is None:
-        raise MissingError(
-            f"{specs.model.name} ({plan.variant}) comes without weights", hint="give a file or folder with --weights"
+    def encode(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        """Embeddings of texts, in main memory and without padding; the text encoder is gone afterwards.
+
+        Each row has embeddings (1, L, D) and mask (L,) of the encoder's own length, cut to the tokens that are real.
+        """
+        spec, where = self.plan.components.text_encoder, self.plan.memory.text_device
+        device = self.device if self.device.type != "cuda" or where == "same" else torch.device("cpu")
+        dtype = TEXT_DTYPES[self.plan.text_dtype]
+        encoder: TextEncoder = self.plugins.load_target(spec)(self.plan.weights.text_encoder, device, dtype)
+        offloaded = offload_blocks(encoder, self.device) if where == "block" and self.device.type == "cuda" else None
+        rows = []
+        for text in texts:
+            embeddings, mask = encoder.encode([text])
+            length = int(mask[0].nonzero().max()) + 1
+            rows.append(TextEmbedding(embeddings[0, :, :length].cpu(), _padded(mask[0].cpu(), length)))
+        if offloaded is not None:
+            offloaded.remove()
+        del encoder
+        self.free_memory()
+        return rows
+
+    @cached_property
+    def model(self) -> Any:
+        """The network, on the device or with its blocks fetched as they run."""
+        specs, config, plan = self.plan.components, self.plan.config, self.plan
+        if plan.weights.model is None:
+            raise MissingError(
+                f"{specs.model.name} ({plan.variant}) comes without weights",
+                hint="give a file or folder with --weights",
+            )
+        is_by_block = self.offload == "block"
+        build = self.plugins.load_target(specs.model)
+        map_keys = load_attribute(specs.model.load, what=specs.model.name) if specs.model.load else None
+        model = load_network(
+            functools.partial(build, plan.model_config, plan.model_options),
+            plan.weights.model,
+            what=f"{specs.model.name} ({plan.variant})",
+            device=torch.device("cpu") if is_by_block else self.device,
+            dtype=self.dtype,
+            map_keys=map_keys,
+            strict=config.model.strict,
         )
-    build = plugins.load_target(specs.model)
-    map_keys = load_attribute(specs.model.load, what=specs.model.name) if specs.model.load else None
-    model = load_network(
-        functools.partial(build, specs.model.variants[plan.variant], plan.model_options),
-        plan.weights.model,
-        what=f"{specs.model.name} ({plan.variant})",
-        device=device,
-        dtype=dtype,
-        map_keys=map_keys,
-    )
-    set_attention(model, backend)
-    return LoadedComponents(
-        model=model,
-        vae=plugins.load_target(specs.vae)(plan.weights.vae, device, dtype),
-        # The released models were sampled with their text encoder in float32 (generation.md section 1).
-        text_encoder=plugins.load_target(specs.text_encoder)(plan.weights.text_encoder, device, torch.float32),
-        scheduler=plugins.load_target(specs.scheduler)(plan.scheduler_options),
-        device=device,
-        dtype=dtype,
-    )
+        set_attention(model, self.attention.function)
+        if is_by_block:
+            offload_blocks(model, self.device)
+        return self._parallel(model)
+
+    def _parallel(self, model: Any) -> Any:
+        if self.team.mesh is None:
+            return model
+        spec = self.plan.components.parallelism
+        assert spec is not None  # the plan names one for several processes
+        shard = self.plan.components.model.shard
+        split = load_attribute(shard, what=self.plan.components.model.name) if shard else None
+        return self.plugins.load_target(spec)(model, self.team.mesh, split)
+
+    @cached_property
+    def vae(self) -> VideoAutoencoder:
+        """The autoencoder."""
+        vae: VideoAutoencoder = self.plugins.load_target(self.plan.components.vae)(
+            self.plan.weights.vae, self.device, self.dtype
+        )
+        return vae
+
+    def enter(self, part: str) -> None:
+        """Make "model" or "vae" the part that works; with offloading the other one leaves the device."""
+        if self.offload == "none":
+            return
+        other = {"model": "vae", "vae": "model"}[part]
+        for name, device in ((other, torch.device("cpu")), (part, self.device)):
+            # A network whose blocks are fetched keeps only little on the device.
+            if name in self.__dict__ and not (name == "model" and self.offload == "block"):
+                self.__dict__[name].to(device)
+        self.free_memory()
+
+    def free_memory(self) -> None:
+        """Give memory that is no longer used back to the device."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _padded(mask: Tensor, length: int) -> Tensor:
+    """The mask of the encoder's own length; only its first `length` tokens have embeddings."""
+    assert not bool(mask[length:].any())
+    return mask
 
 
 def choose_device(name: DeviceName) -> torch.device:

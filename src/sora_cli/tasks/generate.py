@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sora_cli.config.resolve import Resolved, resolved_table
 from sora_cli.console import get_console
-from sora_cli.errors import UsageError
-from sora_cli.launch.torchrun import launch_line
+from sora_cli.launch.torchrun import launch_line, run_processes
 from sora_cli.plugin.manager import get_plugins
 
 from .output import OutputState, check_outputs, output_state, prepare_folders, report
@@ -33,16 +32,11 @@ def run(resolved: Resolved, *, dry_run: bool = False) -> None:
     plugins = get_plugins()
     plan = plan_generate(resolved, plugins, need_weights=not dry_run)
     states = {clip.path: output_state(clip.path, clip.settings_hash) for clip in plan.clips}
-    for note in (*plan.notes, *unused_settings(resolved)):
+    for note in plan.notes:
         console.note(note)
-    several = several_processes(resolved)
     if dry_run:
-        if several:
-            console.note(f"{several}; the launch line is how it will start")
         show_dry_run(plan, resolved, states)
         return
-    if several:
-        raise UsageError(several, hint="leave --gpus out for one device")
     check_outputs(states, overwrite=plan.config.output.overwrite)
     if all(state == "done" for state in states.values()):
         for clip in plan.clips:
@@ -52,32 +46,45 @@ def run(resolved: Resolved, *, dry_run: bool = False) -> None:
     console.note(f"model {plan.components.model.name}")
     if plan.components.model.note:
         console.note(plan.components.model.note)
+    if note_on_memory := memory_note(plan):
+        console.note(note_on_memory)
+    done = frozenset(path for path, state in states.items() if state == "done")
     with _terminate_as_interrupt():
+        if launch_line(resolved, Path("run.json")) is not None:
+            run_processes(resolved, num_batches=len(plan.batches), paths=[clip.path for clip in plan.clips], done=done)
+            return
         # Idle worker threads that spin make a machine that is busy with other work ten times slower; sleeping ones cost
         # an idle machine little. Read once, when torch is loaded.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         # Heavy imports start here.
         from .sampling import make_clips
 
-        make_clips(plan, plugins, done=frozenset(path for path, state in states.items() if state == "done"))
+        make_clips(plan, plugins, done=done)
 
 
-def several_processes(resolved: Resolved) -> str | None:
-    """Why a run on more than one process is refused; None for one process."""
-    gpus = resolved.config.hardware.gpus
-    if gpus == 1:
-        return None
-    return f"generating with {gpus} processes ({resolved.origins['hardware.gpus']}) is not available yet"
-
-
-def unused_settings(resolved: Resolved) -> list[str]:
-    """A line for each setting that was asked for and has no effect yet."""
-    hardware = resolved.config.hardware
-    asked = {
-        "hardware.offload": hardware.offload not in ("auto", "none"),
-        "hardware.decode_frames": hardware.decode_frames is not None,
+def memory_record(plan: GeneratePlan) -> dict[str, Any]:
+    """The memory plan for people and programs; GiB."""
+    memory = plan.memory
+    return {
+        "phases_gib": memory.phases,
+        "peak_gib": memory.peak,
+        "device_gib": memory.available,
+        "offload": memory.offload,
+        "text_device": memory.text_device,
+        "decode_frames": memory.decode_frames,
     }
-    return [f"{key} ({resolved.origins[key]}) has no effect yet" for key, is_asked in asked.items() if is_asked]
+
+
+def memory_note(plan: GeneratePlan) -> str | None:
+    """One line on what a run on a GPU will need; None on a CPU."""
+    memory = plan.memory
+    if memory.available is None:
+        return None
+    return (
+        f"{plan.shape.height}x{plan.shape.width}, {plan.shape.num_frames} frames: about {memory.peak:.1f} of "
+        f"{memory.available:.1f} GiB, offload {memory.offload}, text encoder {memory.text_device}, "
+        f"decoding {memory.decode_frames} frames at a time"
+    )
 
 
 def show_dry_run(plan: GeneratePlan, resolved: Resolved, states: Mapping[Path, OutputState]) -> None:
@@ -100,6 +107,7 @@ def show_dry_run(plan: GeneratePlan, resolved: Resolved, states: Mapping[Path, O
         "latent": dict(zip(("channels", "frames", "height", "width"), plan.latent_shape, strict=True)),
         "files": {str(clip.path): words[states[clip.path]] for clip in plan.clips},
         "launch": None if launch is None else str(launch),
+        "memory": memory_record(plan),
         "expect": dict(resolved.launch.expect) if resolved.launch else {},
     }
     console.record(record, title="dry run: nothing is loaded or written")

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sora_cli import version
+from sora_cli.acceleration.memory_plan import MemoryPlan, PartEstimates, plan_memory
 from sora_cli.config.settings import settings_of
-from sora_cli.errors import MissingError, UsageError
+from sora_cli.errors import MissingError, SoraError, UsageError
+from sora_cli.launch.machine import gpu_memory_gib
 from sora_cli.plugin.manager import load_attribute
-from sora_cli.plugin.specs import ModelSpec, SchedulerSpec, Spec, TextEncoderSpec, VAESpec
+from sora_cli.plugin.specs import (
+    ModelSpec,
+    ParallelismSpec,
+    PartMemory,
+    SchedulerSpec,
+    Spec,
+    TextEncoderSpec,
+    VAESpec,
+)
 from sora_cli.text.prompts import Prompt, check_text, parse_prompt, read_prompts, split_segments
 from sora_cli.text.scores import Scores, append_scores
 from sora_cli.video.settings import HASH_KEY
@@ -23,13 +33,15 @@ from .output import name_outputs, settings_hash
 
 if TYPE_CHECKING:
     from sora_cli.config.resolve import Resolved
-    from sora_cli.config.schema import GenerateConfig
+    from sora_cli.config.schema import GenerateConfig, HardwareSection
     from sora_cli.plugin.manager import Plugins
 
 #: Single frames are conditioned on this frame rate, not on the clip's: so the released models were trained
 #: (Open-Sora 66a42cd, generation.md section 4).
 IMAGE_FPS = 120.0
 DEFAULT_FPS = 24.0
+#: Bytes of a number in the network; "auto" is bf16 on a GPU.
+DTYPE_BYTES = {"auto": 2, "bf16": 2, "fp16": 2, "fp32": 4}
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
 
@@ -41,6 +53,8 @@ class Components:
     vae: VAESpec
     text_encoder: TextEncoderSpec
     scheduler: SchedulerSpec
+    parallelism: ParallelismSpec | None = None
+    """How the network is spread over several processes; None for one."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +84,10 @@ class Clip:
 
 @dataclass(frozen=True)
 class GeneratePlan:
-    """All of one run. latent_shape: (C, T, h, w); notes: what the user should know about choices made here."""
+    """All of one run. latent_shape: (C, T, h, w); notes: what the user should know about choices made here.
+
+    model_config: the architecture, of the variant or of a config.json beside the weights. text_dtype: fp32, bf16, int8.
+    """
 
     config: GenerateConfig
     components: Components
@@ -80,8 +97,11 @@ class GeneratePlan:
     steps: int
     guidance: float
     variant: str
+    model_config: Mapping[str, Any]
     model_options: Any
     scheduler_options: Any
+    text_dtype: str
+    memory: MemoryPlan
     clips: tuple[Clip, ...]
     notes: tuple[str, ...]
 
@@ -119,21 +139,32 @@ def plan_generate(resolved: Resolved, plugins: Plugins, *, need_weights: bool = 
             hint="use --guidance above 1, or drop --negative-prompt",
         )
     try:
-        weights = locate_components(config, components)
+        weights = locate_components(config, components, download=need_weights)
     except MissingError as error:
         if need_weights:
             raise
         weights = ComponentWeights(None, None, None)
         notes.append(error.message)
+    variant = _variant(config, components.model)
+    latent_shape = latent_size(components.vae, shape)
+    text_dtype = _text_dtype(config, components.text_encoder)
+    model_config = {
+        **components.model.variants[variant],
+        **(weights.model.config() if weights.model is not None else {}),
+    }
+    memory = plan_run_memory(resolved, components, weights, shape, latent_shape, model_config, text_dtype)
     plan = GeneratePlan(
         config=config,
         components=components,
         weights=weights,
         shape=shape,
-        latent_shape=latent_size(components.vae, shape),
+        latent_shape=latent_shape,
         steps=config.sampling.steps or components.scheduler.default_steps,
         guidance=guidance,
-        variant=_variant(config, components.model),
+        variant=variant,
+        model_config=model_config,
+        text_dtype=text_dtype,
+        memory=memory,
         model_options=load_options(components.model, config.model.options),
         scheduler_options=load_options(components.scheduler, config.sampling.scheduler_options),
         clips=(),
@@ -150,6 +181,24 @@ def find_components(config: GenerateConfig, plugins: Plugins) -> Components:
         vae=_spec(plugins, "vae", config.model.vae or model.vae, VAESpec),
         text_encoder=_spec(plugins, "text-encoder", config.model.text_encoder or model.text_encoder, TextEncoderSpec),
         scheduler=_spec(plugins, "scheduler", config.sampling.scheduler or model.scheduler, SchedulerSpec),
+        parallelism=_parallelism(config, plugins),
+    )
+
+
+def _parallelism(config: GenerateConfig, plugins: Plugins) -> ParallelismSpec | None:
+    """The scheme that was named, or for several processes the first that splits data and clips."""
+    hardware = config.hardware
+    if hardware.parallel is not None:
+        return _spec(plugins, "parallelism", hardware.parallel, ParallelismSpec)
+    if hardware.gpus * hardware.nnodes == 1:
+        return None
+    for name in sorted(plugins.specs("parallelism")):
+        spec = _spec(plugins, "parallelism", name, ParallelismSpec)
+        if {"data", "sequence"} <= set(spec.degrees) and "generate" in spec.tasks:
+            return spec
+    raise MissingError(
+        "no installed plugin spreads a run over several processes",
+        hint="`sora plugins list --kind parallelism` shows what is there; SORA_PLUGINS may hide some",
     )
 
 
@@ -159,21 +208,129 @@ def _spec(plugins: Plugins, kind: str, name: str, spec_class: type[AnySpec]) -> 
     return spec
 
 
-def locate_components(config: GenerateConfig, components: Components) -> ComponentWeights:
-    """The weights files of the model (or what --weights gives instead), the autoencoder and the text encoder."""
+def locate_components(config: GenerateConfig, components: Components, *, download: bool = True) -> ComponentWeights:
+    """The weights of the model, the autoencoder and the text encoder, or what the user gives instead of them.
+
+    download: fetch what is on the hub and not here. Raises MissingError for what cannot be had.
+    """
     model = components.model
     variant = _variant(config, model)
     return ComponentWeights(
         model=locate_weights(
-            model.weights.get(variant), what=f"{model.name} ({variant})", override=config.model.weights
+            model.weights.get(variant),
+            what=f"{model.name} ({variant})",
+            override=config.model.weights,
+            download=download,
         ),
-        vae=locate_weights(components.vae.weights, what=components.vae.name, override=config.model.vae_weights),
+        vae=locate_weights(
+            components.vae.weights,
+            what=components.vae.name,
+            override=config.model.vae_weights,
+            download=download,
+        ),
         text_encoder=locate_weights(
             components.text_encoder.weights,
             what=components.text_encoder.name,
             override=config.model.text_weights,
+            download=download,
         ),
     )
+
+
+def _text_dtype(config: GenerateConfig, encoder: TextEncoderSpec) -> str:
+    """The number format of the text encoder. Raises UsageError for one that it does not have."""
+    asked = config.model.text_dtype
+    if asked == "auto":
+        return encoder.dtypes[0]
+    if asked not in encoder.dtypes:
+        raise UsageError(
+            f"the text encoder {encoder.name} cannot be loaded in {asked}", hint=f"it has {', '.join(encoder.dtypes)}"
+        )
+    return str(asked)
+
+
+def plan_run_memory(
+    resolved: Resolved,
+    components: Components,
+    weights: ComponentWeights,
+    shape: ClipShape,
+    latent_shape: tuple[int, int, int, int],
+    model_config: Mapping[str, Any],
+    text_dtype: str,
+) -> MemoryPlan:
+    """The memory plan of a run. What a launch preset says about offloading is only a suggestion and gives way to it.
+
+    Raises SoraError when the run does not fit the GPU in any way the user left open.
+    """
+    config = resolved.config
+    hardware, rows = config.hardware, config.sampling.batch_size * (1 if config.sampling.guidance == 1 else 2)
+    bytes_each = DTYPE_BYTES[config.model.dtype]
+    estimates = PartEstimates(
+        text=_estimate(components.text_encoder, weights.text_encoder, prompts=1, dtype=text_dtype),
+        model=_estimate(
+            components.model,
+            model_config,
+            latent_shape=latent_shape,
+            rows=rows,
+            text_tokens=components.text_encoder.max_tokens,
+            dtype_bytes=bytes_each,
+        ),
+        vae=_vae_estimate(components.vae, weights.vae, shape, bytes_each),
+    )
+    if estimates.model is not None and (hardware.sequence_parallel or 1) > 1:
+        shared = -(-estimates.model.working // (hardware.sequence_parallel or 1))
+        estimates = replace(estimates, model=replace(estimates.model, working=shared))
+    is_on_gpu = hardware.device in ("auto", "cuda") and gpu_memory_gib() > 0
+
+    def asked(name: str) -> Any:
+        """What the user said; a launch preset only suggests."""
+        is_preset = resolved.origins.get(f"hardware.{name}", "").startswith("launch preset")
+        return None if is_preset else getattr(hardware, name)
+
+    memory = plan_memory(
+        estimates,
+        available=gpu_memory_gib() if is_on_gpu else None,
+        offload=(asked("offload") or "auto") if is_on_gpu else "none",
+        text_device=hardware.text_device if is_on_gpu else "same",
+        decode_frames=asked("decode_frames"),
+    )
+    if not memory.fits:
+        raise SoraError(
+            f"{shape.height}x{shape.width}, {shape.num_frames} frames, needs about {memory.peak:.1f} GiB on a GPU, "
+            f"and this one has {memory.available:.1f}",
+            hint=_memory_advice(hardware, memory),
+        )
+    return memory
+
+
+def _memory_advice(hardware: HardwareSection, memory: MemoryPlan) -> str:
+    lines = []
+    if hardware.offload in ("none", "model"):
+        lines.append("leave --offload out: block needs least")
+    if memory.phases.get("text") == memory.peak:
+        lines.append("encode the text elsewhere with --text-device cpu, or in less memory with --text-dtype int8")
+    else:
+        lines.append("choose a smaller --res or --len, --batch-size 1, or several GPUs with --sequence-parallel")
+    return "\n".join(lines)
+
+
+def _estimate(spec: ModelSpec | TextEncoderSpec, source: Any, **sizes: Any) -> PartMemory | None:
+    if spec.memory is None:
+        return None
+    config = source if isinstance(source, Mapping) else (source.config() if source is not None else {})
+    estimate: PartMemory = load_attribute(spec.memory, what=spec.name)(config, **sizes)
+    return estimate
+
+
+def _vae_estimate(
+    spec: VAESpec, weights: LocatedWeights | None, shape: ClipShape, dtype_bytes: int
+) -> Callable[[int], PartMemory] | None:
+    if spec.memory is None:
+        return None
+    function = load_attribute(spec.memory, what=spec.name)
+    sizes = {"height": shape.height, "width": shape.width, "num_frames": shape.num_frames, "dtype_bytes": dtype_bytes}
+    config = weights.config() if weights is not None else {}
+    return lambda frames: function(config, frames_at_once=frames, **sizes)
 
 
 def _variant(config: GenerateConfig, model: ModelSpec) -> str:
@@ -249,7 +406,12 @@ def picture_record(plan: GeneratePlan) -> dict[str, Any]:
             "weights": _fingerprint(weights.model),
         },
         "vae": {"name": specs.vae.name, "weights": _fingerprint(weights.vae)},
-        "text_encoder": {"name": specs.text_encoder.name, "weights": _fingerprint(weights.text_encoder)},
+        "text_encoder": {
+            "name": specs.text_encoder.name,
+            "weights": _fingerprint(weights.text_encoder),
+            # The usual format is not written, so that clips made before there was a choice are recognised.
+            "dtype": plan.text_dtype if plan.text_dtype != specs.text_encoder.dtypes[0] else None,
+        },
         "scheduler": {
             "name": specs.scheduler.name,
             "options": options_record(plan.scheduler_options),

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sora_cli.console import get_console
 from sora_cli.errors import SoraError, UsageError
+from sora_cli.launch.mesh import Team
 from sora_cli.plugin.protocols import SampleRequest, TextEmbedding
 from sora_cli.video.io import write_image, write_video
 from sora_cli.video.latents import KeptLatents, draw_noise, keep_latents, kept_path, read_kept, to_frames
 
-from .components import LoadedComponents, load_components
+from .components import Parts
 from .output import report
 from .plan import Clip, GeneratePlan
 
@@ -32,26 +34,61 @@ KEEP_SECONDS = 0.5
 KEEP_SHARE = 0.05
 
 
-def make_clips(plan: GeneratePlan, plugins: Plugins, *, done: frozenset[Path]) -> None:
-    """Make every clip whose path is not in `done`, printing each path, in order, when its file is complete."""
+def make_clips(plan: GeneratePlan, plugins: Plugins, *, done: frozenset[Path], team: Team | None = None) -> None:
+    """Make every clip whose path is not in `done`, printing each path, in order, when its file is complete.
+
+    team: this process among several; it makes its batches and, unless it leads its group, neither decodes nor writes.
+    """
     console = get_console()
     specs = plan.components
+    team = team or Team()
+    parts = Parts(plan, plugins, team)
     names = dict.fromkeys((specs.model.name, specs.vae.name, specs.text_encoder.name))
     console.note(f"loading {', '.join(names)} ...")
-    parts = load_components(plan, plugins)
     console.note(f"running on {parts.device.type} in {str(parts.dtype).removeprefix('torch.')}")
+    batches = [batch for index, batch in enumerate(plan.batches) if team.takes(index)]
     with torch.inference_mode():
-        for batch in plan.batches:
+        texts = TextCache(plan, parts, [clip for batch in batches for clip in batch if clip.path not in done])
+        for batch in batches:
             try:
-                _make_batch(plan, parts, batch, done)
+                _make_batch(plan, parts, texts, batch, done)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                raise SoraError(
-                    f"not enough memory on {parts.device.type} for {plan.shape.height}x{plan.shape.width}, "
-                    f"{plan.shape.num_frames} frames, {len(batch)} at a time",
-                    hint="try a smaller --res or --len, or --batch-size 1",
-                ) from error
+                raise out_of_memory(plan, parts, len(batch)) from error
+
+
+def out_of_memory(plan: GeneratePlan, parts: Parts, count: int) -> SoraError:
+    """The error after the last way to save memory has been tried."""
+    ways = ["a smaller --res or --len", "--batch-size 1"]
+    if parts.device.type == "cuda" and parts.offload != "block":
+        ways.append("--offload block")
+    return SoraError(
+        f"not enough memory on {parts.device.type} for {plan.shape.height}x{plan.shape.width}, "
+        f"{plan.shape.num_frames} frames, {count} at a time",
+        hint=f"try {', or '.join(ways)}",
+    )
+
+
+class TextCache:
+    """The embeddings of all texts of a run, encoded together before anything else is loaded."""
+
+    def __init__(self, plan: GeneratePlan, parts: Parts, clips: Sequence[Clip]) -> None:
+        self.plan, self.parts = plan, parts
+        negative = [plan.config.prompt.negative] if plan.config.prompt.negative and plan.guidance != 1 else []
+        self._wanted = dict.fromkeys([*(clip.text for clip in clips), *negative])
+        self._rows: dict[str, TextEmbedding] = {}
+
+    def __call__(self, texts: Sequence[str]) -> TextEmbedding:
+        """Embeddings (n, 1, L, D) on the device, padded with zeros to the encoder's length, and mask (n, L)."""
+        if not self._rows:
+            self._rows = dict(zip(self._wanted, self.parts.encode(list(self._wanted)), strict=True))
+        rows = [self._rows[text] for text in texts]
+        mask = torch.stack([row.mask for row in rows])
+        embeddings = torch.stack(
+            [F.pad(row.embeddings, (0, 0, 0, mask.shape[1] - row.embeddings.shape[1])) for row in rows]
+        )
+        return TextEmbedding(embeddings.to(self.parts.device), mask.to(self.parts.device))
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -61,14 +98,21 @@ def is_out_of_memory(error: Exception) -> bool:
     return any(words in str(error) for words in ("out of memory", "can't allocate memory", "not enough memory"))
 
 
-def _make_batch(plan: GeneratePlan, parts: LoadedComponents, batch: Sequence[Clip], done: frozenset[Path]) -> None:
+def _make_batch(
+    plan: GeneratePlan, parts: Parts, texts: TextCache, batch: Sequence[Clip], done: frozenset[Path]
+) -> None:
     """Make the clips of one batch that are not done. Its latents are kept beside the first clip of the batch."""
     console = get_console()
     pending = [clip for clip in batch if clip.path not in done]
     if pending:
-        keeper = LatentKeeper(kept_path(batch[0].path), [clip.settings_hash for clip in pending], plan.steps)
+        keeper = LatentKeeper(
+            kept_path(batch[0].path),
+            [clip.settings_hash for clip in pending],
+            plan.steps,
+            writes=parts.team.is_leader,
+        )
         try:
-            latents = _sample(plan, parts, pending, keeper)
+            latents = _sample(plan, parts, texts, pending, keeper)
         except KeyboardInterrupt:
             keeper.save()
             if keeper.saved_step:
@@ -76,6 +120,8 @@ def _make_batch(plan: GeneratePlan, parts: LoadedComponents, batch: Sequence[Cli
                     f"kept: {keeper.saved_step} of {plan.steps} steps, in {keeper.path}; the same command goes on there"
                 )
             raise
+    if not parts.team.is_leader:
+        return
     for clip in batch:
         if clip.path in done:
             report(clip.path, "skipped", prompt=clip.prompt, seed=clip.seed)
@@ -94,15 +140,15 @@ def _make_batch(plan: GeneratePlan, parts: LoadedComponents, batch: Sequence[Cli
 class LatentKeeper:
     """Keeps the latents of a batch on disk while it is sampled, and finds those of an interrupted run."""
 
-    def __init__(self, path: Path, clips: Sequence[str], steps: int) -> None:
-        """path: the file; clips: the settings hash of each row; steps: sampling steps in all."""
+    def __init__(self, path: Path, clips: Sequence[str], steps: int, *, writes: bool = True) -> None:
+        """path: the file; clips: the settings hash of each row; steps: sampling steps in all; writes: keeps them."""
         self.path, self.clips, self.steps = path, tuple(clips), steps
         self.resumed_from = 0
         self.saved_step = 0
         self._step = 0
         self._latents: Tensor | None = None
         self._next_save = time.monotonic() + KEEP_SECONDS
-        self._can_save = True
+        self._can_save = writes
 
     def find(self) -> Tensor | None:
         """Latents (n, C, T, H, W) of an interrupted run of the same clips, with `resumed_from` set to their step."""
@@ -138,13 +184,40 @@ class LatentKeeper:
         self._next_save = now + max(KEEP_SECONDS, (now - start) / KEEP_SHARE)
 
 
-def _sample(plan: GeneratePlan, parts: LoadedComponents, clips: Sequence[Clip], keeper: LatentKeeper) -> Tensor:
-    """Latents (n, C, T, H, W) of a batch, from noise or from where an interrupted run stopped."""
-    start = keeper.find()
+def _sample(plan: GeneratePlan, parts: Parts, texts: TextCache, clips: Sequence[Clip], keeper: LatentKeeper) -> Tensor:
+    """Latents (n, C, T, H, W) of a batch, from noise or from where an interrupted run stopped.
+
+    Out of memory, the rows of a network call are tried one at a time, once.
+    """
+    found = keeper.find() if parts.team.is_leader else None
+    start, keeper.resumed_from = parts.team.share(found, keeper.resumed_from)
     if start is None:
         start = torch.stack([draw_noise(clip.seed, plan.latent_shape) for clip in clips])
     elif keeper.resumed_from == plan.steps:
         return start.to(parts.device)
+    request = _request(plan, parts, texts, clips, start.to(parts.device))
+    parts.enter("model")
+    # On a CPU a batch is no faster than its clips; one by one each is bit for bit what it is alone.
+    model = OneByOne(parts.model, len(clips)) if parts.device.type == "cpu" else parts.model
+    try:
+        return _run_sampler(plan, parts, model, request, clips, keeper)
+    except (RuntimeError, MemoryError) as error:
+        # The other processes of a group would wait for this one's part of the call that failed.
+        if not is_out_of_memory(error) or parts.team.sequence_size > 1:
+            raise
+    get_console().note("out of memory; once more with one row of the batch at a time")
+    parts.free_memory()
+    return _run_sampler(plan, parts, OneByOne(parts.model, 2 * len(clips)), request, clips, keeper)
+
+
+def _run_sampler(
+    plan: GeneratePlan,
+    parts: Parts,
+    model: Any,
+    request: SampleRequest,
+    clips: Sequence[Clip],
+    keeper: LatentKeeper,
+) -> Tensor:
     with get_console().progress(_sampling_title(clips, keeper.resumed_from), plan.steps) as progress:
         progress.update(keeper.resumed_from)
 
@@ -152,11 +225,9 @@ def _sample(plan: GeneratePlan, parts: LoadedComponents, clips: Sequence[Clip], 
             keeper.on_step(step, latents)
             progress.update(step)
 
-        # On a CPU a batch is no faster than its clips; one by one each is bit for bit what it is alone.
-        model = OneByOne(parts.model, len(clips)) if parts.device.type == "cpu" else parts.model
         return parts.scheduler.sample(
             model,
-            _request(plan, parts, clips, start.to(parts.device)),
+            request,
             steps=plan.steps,
             guidance=plan.guidance,
             start_step=keeper.resumed_from,
@@ -178,9 +249,9 @@ class OneByOne:
     def __call__(self, x: Tensor, timestep: Tensor, y: Tensor, **conditioning: Any) -> Tensor:
         """As the network. Row r of every tensor belongs to clip r modulo the number of clips."""
         out: Tensor | None = None
-        for index in range(self.num_clips):
+        for index in range(min(self.num_clips, len(x))):
             clip = slice(index, None, self.num_clips)
-            own = {name: value[clip] if torch.is_tensor(value) else value for name, value in conditioning.items()}
+            own = {name: _own(value, index, self.num_clips) for name, value in conditioning.items()}
             part = self.model(x[clip], timestep[clip], y[clip], **own)
             if out is None:
                 out = part.new_empty((len(x), *part.shape[1:]))
@@ -193,17 +264,24 @@ class OneByOne:
         return self.model.null_text(num_prompts, length)
 
 
+def _own(value: Any, index: int, step: int) -> Any:
+    """The rows of a tensor that belong to one clip; a tensor with fewer rows than copies is repeated over them."""
+    if not torch.is_tensor(value):
+        return value
+    return value[index::step] if len(value) >= step else value[index % len(value)][None]
+
+
 def _sampling_title(clips: Sequence[Clip], step: int) -> str:
     names = clips[0].path.name if len(clips) == 1 else f"{clips[0].path.name} and {len(clips) - 1} more"
     return f"sampling {names}" + (f" from step {step}" if step else "")
 
 
-def _request(plan: GeneratePlan, parts: LoadedComponents, clips: Sequence[Clip], noise: Tensor) -> SampleRequest:
-    text = _encode(parts, [clip.text for clip in clips])
+def _request(plan: GeneratePlan, parts: Parts, texts: TextCache, clips: Sequence[Clip], noise: Tensor) -> SampleRequest:
+    text = texts([clip.text for clip in clips])
     for clip, row in zip(clips, text.mask, strict=True):
         if bool(row.all()):
             get_console().note(f"{clip.path.name}: the prompt is longer than the {len(row)} tokens that are read of it")
-    null_embeddings, null_mask = _unconditional(plan, parts, text)
+    null_embeddings, null_mask = _unconditional(plan, parts, texts, text)
     return SampleRequest(
         noise=noise,
         text=text,
@@ -217,13 +295,8 @@ def _request(plan: GeneratePlan, parts: LoadedComponents, clips: Sequence[Clip],
     )
 
 
-def _encode(parts: LoadedComponents, texts: Sequence[str]) -> TextEmbedding:
-    embeddings, mask = parts.text_encoder.encode(texts)
-    return TextEmbedding(embeddings.to(parts.device), mask.to(parts.device))
-
-
 def _unconditional(
-    plan: GeneratePlan, parts: LoadedComponents, text: TextEmbedding
+    plan: GeneratePlan, parts: Parts, texts: TextCache, text: TextEmbedding
 ) -> tuple[Tensor | None, Tensor | None]:
     """Embeddings (n, 1, L, D) for the half that guidance steers away from, and their token mask (n, L).
 
@@ -234,7 +307,7 @@ def _unconditional(
         return None, None
     count, _, length, _ = text.embeddings.shape
     if plan.config.prompt.negative:
-        negative = _encode(parts, [plan.config.prompt.negative])
+        negative = texts([plan.config.prompt.negative])
         return negative.embeddings.expand(count, -1, -1, -1), negative.mask.expand(count, -1)
     if not hasattr(parts.model, "null_text"):
         raise UsageError(
@@ -244,8 +317,25 @@ def _unconditional(
     return parts.model.null_text(count, length).to(text.embeddings), None
 
 
-def _write_clip(plan: GeneratePlan, parts: LoadedComponents, clip: Clip, latents: Tensor) -> None:
-    """Decode latents (C, T, H, W) and write the file. Each clip is decoded alone: no batch changes its bytes."""
+def _write_clip(plan: GeneratePlan, parts: Parts, clip: Clip, latents: Tensor) -> None:
+    """Decode latents (C, T, H, W) and write the file. Each clip is decoded alone: no batch changes its bytes.
+
+    Out of memory, it is tried once more with one frame at a time.
+    """
+    parts.enter("vae")
+    try:
+        _write_frames(plan, parts, clip, latents)
+        return
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or parts.decode_frames == 1:
+            raise
+    get_console().note("out of memory; once more, decoding one frame at a time")
+    parts.decode_frames = 1
+    parts.free_memory()
+    _write_frames(plan, parts, clip, latents)
+
+
+def _write_frames(plan: GeneratePlan, parts: Parts, clip: Clip, latents: Tensor) -> None:
     # Closed here, whatever happens, so that no progress bar is left when an error is printed.
     with contextlib.closing(_decode(plan, parts, clip, latents[None])) as frames:
         if plan.is_image:
@@ -254,13 +344,11 @@ def _write_clip(plan: GeneratePlan, parts: LoadedComponents, clip: Clip, latents
             write_video(clip.path, frames, plan.shape.save_fps, clip.settings)
 
 
-def _decode(
-    plan: GeneratePlan, parts: LoadedComponents, clip: Clip, latents: Tensor
-) -> Generator[NDArray[np.uint8], None, None]:
+def _decode(plan: GeneratePlan, parts: Parts, clip: Clip, latents: Tensor) -> Generator[NDArray[np.uint8], None, None]:
     """Frames (T, H, W, 3) uint8 piece by piece. Raises ValueError when the decoder gives another shape than planned."""
     shape, done = plan.shape, 0
     with get_console().progress(f"decoding {clip.path.name}", shape.num_frames) as progress:
-        for pixels in parts.vae.decode(latents, shape.num_frames):
+        for pixels in parts.vae.decode(latents, shape.num_frames, frames_at_once=parts.decode_frames):
             # An autoencoder of whole blocks decodes a little more than the clip at the right and bottom.
             frames = to_frames(pixels[0, :, :, : shape.height, : shape.width])
             if frames.shape[1:] != (shape.height, shape.width, 3):

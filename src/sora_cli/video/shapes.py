@@ -18,7 +18,7 @@ from ..presets import read_table
 
 if TYPE_CHECKING:
     from ..config.schema import ShapeSection
-    from ..plugin.specs import Constraints
+    from ..plugin.specs import Constraints, TrainedSize
 
 FILE_MULTIPLE = 8
 """Sizes in files are multiples of this: the spatial stride of the autoencoders the tables were made for."""
@@ -80,7 +80,7 @@ def resolve_shape(shape: ShapeSection, constraints: Constraints, default_fps: fl
         save_fps=shape.save_fps or fps,
         asked_height=asked.height,
         asked_width=asked.width,
-        notes=(*size_notes, *frame_notes),
+        notes=(*size_notes, *frame_notes, *training_notes(shape, asked, num_frames, constraints)),
     )
 
 
@@ -316,6 +316,49 @@ def _frame_rule(constraints: Constraints) -> str:
     if step == 1:
         return f"makes {first} or more"
     return f"makes {first}, {first + step}, {first + 2 * step}, ... frames"
+
+
+# -- sizes seen in training --------------------------------------------------------------------------------------
+
+
+def training_notes(shape: ShapeSection, size: Size, num_frames: int, constraints: Constraints) -> list[str]:
+    """A line when the model was not trained on this size and length, with the nearest it was trained on.
+
+    A size counts as trained when it has no more pixels than a trained resolution and no fewer than the smallest.
+    """
+    trained = sorted(constraints.trained_sizes, key=lambda one: resolutions()[one.resolution].pixels)
+    if not trained:
+        return []
+    pixels = size.height * size.width
+    covering = [one for one in trained if pixels <= _most_pixels(one)]
+    if pixels < _fewest_pixels(trained[0]):
+        nearest, word = trained[:1], "smaller than"
+    elif any(num_frames <= one.max_frames for one in covering):
+        return []
+    else:
+        # The largest that is no larger than what was asked, and the largest that is as long.
+        word = "beyond"
+        nearest = covering[:1] or trained[-1:]
+        longest = min(num_frames, max(one.max_frames for one in trained))
+        nearest += [one for one in trained if one.max_frames >= longest > nearest[0].max_frames][-1:]
+    name = str(size) if shape.size is not None else f"{shape.resolution} ({size})"
+    length = "an image" if num_frames == 1 else f"{num_frames} frames"
+    known = ", ".join(f"{one.resolution} up to {frames_name(one.max_frames)}" for one in nearest)
+    return [f"{name}, {length}, is {word} what this model was trained on; nearest: {known}"]
+
+
+def _most_pixels(trained: TrainedSize) -> int:
+    return max(size.height * size.width for size in resolutions()[trained.resolution].sizes.values())
+
+
+def _fewest_pixels(trained: TrainedSize) -> int:
+    return min(size.height * size.width for size in map(file_size, resolutions()[trained.resolution].sizes.values()))
+
+
+def frames_name(num_frames: int) -> str:
+    """The length in seconds of a named number of frames, e.g. "4s"; otherwise in frames."""
+    names = [name for name, frames in durations().items() if frames == num_frames and name.endswith("s")]
+    return names[0] if names else f"{num_frames} frames"
 
 
 # -- covering names, for launch tables ---------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from sora_cli.console import get_console
 from sora_cli.errors import SoraError
 
 if TYPE_CHECKING:
@@ -28,29 +30,42 @@ def load_network(
     device: torch.device,
     dtype: torch.dtype,
     map_keys: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
+    strict: bool = True,
 ) -> nn.Module:
     """The network of `build`, with these weights, on `device`, in evaluation mode, needing no gradients.
 
     build: makes the network; called on the meta device, so it allocates nothing. map_keys: from the file's names to
     the network's. Parameters get `dtype`; buffers keep the file's number format, since tables of positions and the
-    like are not to be rounded. Raises SoraError naming missing, unexpected and mis-shaped tensors.
+    like are not to be rounded. Raises SoraError naming missing, unexpected and mis-shaped tensors; strict=False only
+    warns of them, and what is missing keeps the network's initial values.
     """
     with torch.device("meta"):
         network = build()
-    tensors = read_tensors(weights.files, device=device)
-    if map_keys is not None:
-        tensors = map_keys(tensors)
-    check_tensors(network, tensors, what=what, source=weights.folder)
     parameters = {name for name, _ in network.named_parameters(remove_duplicate=False)}
-    for name in parameters & tensors.keys():
-        if tensors[name].is_floating_point():
-            tensors[name] = tensors[name].to(dtype)
+
+    tensors = read_tensors(weights.files) if map_keys is None else map_keys(read_tensors(weights.files))
+    if strict:
+        check_tensors(network, tensors, what=what, source=weights.folder)
+    elif problems := tensor_problems(network, tensors):
+        get_console().warn("\n  ".join([f"the weights in {weights.folder} do not fit {what}", *problems]))
+        tensors = _fitting(build, network, tensors)
+    # One tensor after the other, so that a second copy exists of no more than one.
+    for name in list(tensors):
+        is_rounded = name in parameters and tensors[name].is_floating_point()
+        tensors[name] = tensors[name].to(device, dtype if is_rounded else tensors[name].dtype)
     network.load_state_dict(tensors, strict=True, assign=True)
     network.requires_grad_(False).eval()
     left = [name for name, buffer in network.named_buffers() if buffer.is_meta]
     if left:
         raise TypeError(f"{type(network).__name__} has buffers that are not in its state dict: {', '.join(left)}")
     return network.to(device)
+
+
+def _fitting(build: Callable[[], nn.Module], network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that fit the network, and its initial values where none does."""
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    fitting = {name: tensor for name, tensor in tensors.items() if shapes.get(name) == tensor.shape}
+    return {**build().state_dict(), **fitting}
 
 
 def read_tensors(files: Sequence[Path], *, device: torch.device | str = "cpu") -> dict[str, Tensor]:
@@ -76,7 +91,7 @@ def _read_file(file: Path, device: torch.device | str) -> Mapping[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file, device=str(device))
-        content = torch.load(file, map_location=device, weights_only=True)
+        content = torch.load(file, map_location=device, weights_only=True, mmap=_can_map(file))
     except pickle.UnpicklingError as error:
         # torch says which of the objects it refused after a paragraph on how to load them all the same.
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -98,12 +113,27 @@ def _read_file(file: Path, device: torch.device | str) -> Mapping[str, Tensor]:
     return content
 
 
+def _can_map(file: Path) -> bool:
+    """Whether torch can read the file piece by piece: only archives, not the oldest format."""
+    return zipfile.is_zipfile(file)
+
+
 def _unreadable(file: Path, reason: str) -> SoraError:
     return SoraError(f"cannot read the weights file {file}: {reason}", hint="it may be cut off; fetch it again")
 
 
 def check_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, what: str, source: Path) -> None:
     """Raise SoraError unless `tensors` are exactly the state of `network`, by name and shape."""
+    problems = tensor_problems(network, tensors)
+    if problems:
+        raise SoraError(
+            f"the weights in {source} do not fit {what}",
+            hint="\n".join([*problems, "is this the right --variant, and the right file?"]),
+        )
+
+
+def tensor_problems(network: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Lines on what is missing, unexpected or of another shape in comparison with `network`; none when all fits."""
     wanted = network.state_dict()
     shapes = [
         f"{name} is {tuple(tensors[name].shape)}, wanted {tuple(tensor.shape)}"
@@ -115,12 +145,7 @@ def check_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, what: st
         "unexpected": tensors.keys() - wanted.keys(),
         "of another shape": shapes,
     }
-    lines = [f"{len(names)} {kind}: {_listed(sorted(names))}" for kind, names in problems.items() if names]
-    if lines:
-        raise SoraError(
-            f"the weights in {source} do not fit {what}",
-            hint="\n".join([*lines, "is this the right --variant, and the right file?"]),
-        )
+    return [f"{len(names)} {kind}: {_listed(sorted(names))}" for kind, names in problems.items() if names]
 
 
 def _listed(names: Sequence[str]) -> str:

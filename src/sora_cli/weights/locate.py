@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,17 @@ from typing import Any
 from sora_cli.errors import MissingError, SoraError, UsageError
 from sora_cli.plugin.specs import Weights
 
+from .fetch import fetch, find_cached, split_hub_id
+
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+#: A whole checkpoint has one of these names; a folder may hold other files of the same kind.
+WHOLE_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors", "model.pt", "pytorch_model.bin", "ema.pt")
+#: How the parts of a checkpoint are called.
+SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
+#: Files of a training run that are no weights.
+NO_WEIGHTS = ("optimizer", "scheduler", "training_args", "rng_state")
+#: Where the weights of a text encoder or of a training checkpoint may lie inside the folder that is named.
+SUBFOLDERS = ("t5-v1_1-xxl", "text_encoder", "model")
 #: Files up to this size are hashed whole; larger ones by their size and evenly spaced samples, so that a
 #: checkpoint of 20 GB costs milliseconds. Training changes every tensor, so samples notice.
 WHOLE_HASH_BYTES = 256 * 2**20
@@ -43,22 +55,64 @@ class LocatedWeights:
         return content
 
 
-def locate_weights(weights: Weights | None, *, what: str, override: str | None = None) -> LocatedWeights | None:
-    """Find the files of `weights`, or of `override` (a file or a folder that the user gave).
+def locate_weights(
+    weights: Weights | None, *, what: str, override: str | None = None, download: bool = True
+) -> LocatedWeights | None:
+    """Find the files of `weights`, or of `override` (a file, a folder or a hub id that the user gave).
 
-    what: the component in words, for messages. Returns None when there is nothing to find: no weights, no override.
-    Raises UsageError for an override that does not exist, MissingError (exit 3) for files that are not here.
+    what: the component in words, for messages. download: fetch what is on the hub and not here. Returns None when there
+    is nothing to find: no weights, no override. Raises UsageError for an override that does not exist, MissingError
+    (exit 3) for files that are not here and cannot be had.
     """
     if override is not None:
-        return _located(_override_files(Path(os.path.expanduser(override)), what))
+        place = Path(os.path.expanduser(override))
+        hub_id = split_hub_id(override)
+        if not place.exists() and hub_id is not None:
+            return _from_hub(*hub_id, (), what=what, licence=None, size_gib=None, download=download)
+        return _located(_override_files(place, what))
     if weights is None:
         return None
-    if weights.package is None:
+    if weights.package is not None:
+        return _located(_package_files(weights.package, weights.files, what))
+    assert weights.repo is not None  # a package or a repository
+    return _from_hub(
+        weights.repo,
+        weights.revision,
+        weights.files,
+        what=what,
+        licence=weights.licence,
+        size_gib=weights.size_gib,
+        download=download,
+    )
+
+
+def weights_present(weights: Weights | None) -> bool:
+    """Whether the files are on this machine; asks no network and imports nothing heavy."""
+    if weights is None or weights.package is not None:
+        return True
+    return weights.repo is not None and find_cached(weights.repo, weights.revision, weights.files) is not None
+
+
+def _from_hub(
+    repo: str,
+    revision: str,
+    files: tuple[str, ...],
+    *,
+    what: str,
+    licence: str | None,
+    size_gib: float | None,
+    download: bool,
+) -> LocatedWeights:
+    found = find_cached(repo, revision, files) if files else None
+    if found is None and not download:
+        size = f", about {size_gib:.1f} GiB" if size_gib else ""
         raise MissingError(
-            f"the weights of {what} are not on this machine ({weights.repo}, revision {weights.revision})",
-            hint="download them and give the file or folder with --weights",
+            f"the weights of {what} would be downloaded from {repo}{size}",
+            hint="download them with `sora pull`, or give a file or folder with --weights",
         )
-    return _located(_package_files(weights.package, weights.files, what))
+    if found is None:
+        found = fetch(repo, revision, files, what=what, licence=licence)
+    return dataclasses.replace(_located(list(found.paths)), commit=found.commit)
 
 
 def _package_files(package: str, names: tuple[str, ...], what: str) -> list[Path]:
@@ -86,16 +140,56 @@ def _override_files(path: Path, what: str) -> list[Path]:
             raise UsageError(f"{path} is no weights file", hint=f"known kinds: {', '.join(SUFFIXES)}")
         return [path]
     if not path.is_dir():
-        raise UsageError(f"no weights for {what} at {path}", hint="--weights takes a file or a folder on this machine")
-    for suffix in SUFFIXES:
-        found = sorted(path.glob(f"*{suffix}"))
+        raise UsageError(
+            f"no weights for {what} at {path}",
+            hint="give a file or a folder on this machine, or the id of a hub repository: organisation/name",
+        )
+    for folder in (path, *(path / name for name in SUBFOLDERS)):
+        found = _weights_in(folder)
         if found:
             return found
     raise UsageError(f"the folder {path} holds no weights", hint=f"known kinds: {', '.join(SUFFIXES)}")
 
 
+def _weights_in(folder: Path) -> list[Path]:
+    """The weights in a folder: one whole file under a usual name, the shards that an index names, or all of one kind.
+
+    Raises UsageError when several files could be meant.
+    """
+    for name in WHOLE_FILES:
+        if (folder / name).is_file():
+            return [folder / name]
+    for index in sorted(folder.glob("*.index.json")):
+        return _shards(index)
+    for suffix in SUFFIXES:
+        found = sorted(path for path in folder.glob(f"*{suffix}") if path.stem not in NO_WEIGHTS)
+        if len(found) > 1 and not all(SHARD.search(path.name) for path in found):
+            raise UsageError(
+                f"{folder} holds several weights files: {', '.join(path.name for path in found)}",
+                hint="give the file itself",
+            )
+        if found:
+            return found
+    return []
+
+
+def _shards(index: Path) -> list[Path]:
+    """The files that an index of a sharded checkpoint names. Raises UsageError when one is missing."""
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise SoraError(f"cannot read {index}: it is no index of a checkpoint", hint="fetch it again") from error
+    absent = [name for name in names if not (index.parent / name).is_file() or Path(name).name != name]
+    if absent:
+        raise UsageError(f"{index.parent} lacks parts of the checkpoint: {', '.join(absent)}", hint="fetch them again")
+    return [index.parent / name for name in names]
+
+
 def _located(paths: list[Path]) -> LocatedWeights:
-    return LocatedWeights(paths[0].parent, tuple(paths), fingerprint(paths))
+    """Weights among the files; a configuration beside them counts for the fingerprint."""
+    weights = [path for path in paths if path.suffix in SUFFIXES] or paths
+    configuration = [path for path in [weights[0].parent / "config.json"] if path.is_file()]
+    return LocatedWeights(weights[0].parent, tuple(weights), fingerprint([*weights, *configuration]))
 
 
 def fingerprint(paths: list[Path]) -> str:

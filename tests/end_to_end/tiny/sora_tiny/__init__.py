@@ -1,6 +1,7 @@
 """A model of a few hundred parameters with its autoencoder and text encoder, for tests of the real executable.
 
-The environment variables TINY_STEP_SECONDS and TINY_DECODE_SECONDS slow it down, so that a test can interrupt it.
+The environment variables TINY_STEP_SECONDS and TINY_DECODE_SECONDS slow it down, so that a test can interrupt it;
+TINY_FAIL makes it fail with that message.
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ class TinyModel(nn.Module):
 
     def forward(self, x: Tensor, timestep: Tensor, y: Tensor, mask: Tensor, **conditioning: Any) -> Tensor:
         time.sleep(float(os.environ.get("TINY_STEP_SECONDS", "0")))
+        if "TINY_FAIL" in os.environ:
+            raise ValueError(os.environ["TINY_FAIL"])
         dtype = self.mix.weight.dtype
         rows = mask.repeat(len(y) // len(mask), 1)[:, None, :, None].to(y.dtype)
         words = (y * rows).sum(dim=(1, 2)) / rows.sum(dim=(1, 2))

@@ -1,0 +1,52 @@
+"""Per-frame autoencoders: the spatial autoencoder of Open-Sora 1.0 and 1.1, DiT, Latte and PixArt."""
+
+from __future__ import annotations
+
+from sora_cli.plugin.hooks import hookimpl
+from sora_cli.plugin.specs import VAESpec, Weights
+
+FILES = ("config.json", "diffusion_pytorch_model.safetensors")
+
+
+def _every_frame(num_frames: int) -> int:
+    return num_frames
+
+
+def _spec(name: str, summary: str, weights: Weights) -> VAESpec:
+    return VAESpec(
+        name=name,
+        summary=summary,
+        target="sora_plugins.sd_vae.weights:load",
+        latent_channels=4,
+        spatial_stride=8,
+        temporal_stride=1,
+        latent_frames=_every_frame,
+        weights=weights,
+        memory="sora_plugins.sd_vae.memory:decode_memory",
+    )
+
+
+@hookimpl
+def sora_vaes() -> list[VAESpec]:
+    """One architecture, three sets of weights."""
+    return [
+        _spec(
+            "sd-vae-ft-ema",
+            "Stable Diffusion's autoencoder, fine-tuned: every frame by itself, 8 x 8 pixels to 4 numbers",
+            Weights(repo="stabilityai/sd-vae-ft-ema", files=FILES, licence="MIT", size_gib=0.31),
+        ),
+        _spec(
+            "sd-vae-ft-mse",
+            "the same, fine-tuned longer for smaller squared error",
+            Weights(repo="stabilityai/sd-vae-ft-mse", files=FILES, licence="MIT", size_gib=0.31),
+        ),
+        _spec(
+            "sdxl-vae",
+            "SDXL's autoencoder, as PixArt-Sigma uses it: every frame by itself, 8 x 8 pixels to 4 numbers",
+            Weights(
+                repo="PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers",
+                files=tuple(f"vae/{name}" for name in FILES),
+                size_gib=0.31,
+            ),
+        ),
+    ]

@@ -1,0 +1,26 @@
+"""Memory of decoding a frame, from sizes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sora_cli.plugin.specs import PartMemory
+
+PARAMETERS = 83_653_863
+
+
+def frame_bytes(height: int, width: int, dtype_bytes: int, frames_at_once: int = 1) -> int:
+    """Peak of decoding some frames together.
+
+    At the start of the last level: its 256-channel input, the norm of it, and the 128-channel result of a convolution.
+    """
+    return frames_at_once * (256 + 256 + 128) * height * width * dtype_bytes
+
+
+def decode_memory(
+    config: Mapping[str, Any], *, height: int, width: int, num_frames: int, frames_at_once: int, dtype_bytes: int
+) -> PartMemory:
+    """Weights and peak of decoding a clip, frame by frame, with the network of the released checkpoints."""
+    frames = min(num_frames, frames_at_once)
+    return PartMemory(PARAMETERS * dtype_bytes, frame_bytes(height, width, dtype_bytes, frames))

@@ -1,0 +1,55 @@
+"""Names in checkpoints written before the attention layers were renamed, and loading of the released files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+
+    from sora_cli.weights.locate import LocatedWeights
+
+    from .model import FrameAutoencoder
+
+RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_OLD = re.compile(r"(.*\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)$")
+_ATTENTION_WEIGHT = re.compile(r".*\.attentions\.\d+\.(to_q|to_k|to_v|to_out\.0)\.weight$")
+#: Scaling of latents where the configuration beside the weights does not name one.
+DEFAULT_SCALING = 0.18215
+
+
+def modern_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under today's names; attention weights kept as 1 x 1 convolutions lose their two last axes."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        match = _OLD.match(name)
+        if match:
+            name = f"{match[1]}.{RENAMED[match[2]]}.{match[3]}"
+        if _ATTENTION_WEIGHT.match(name) and tensor.dim() == 4:
+            tensor = tensor[:, :, 0, 0]
+        renamed[name] = tensor
+    return renamed
+
+
+def load(weights: LocatedWeights, device: torch.device, dtype: torch.dtype) -> FrameAutoencoder:
+    """A per-frame autoencoder from a released folder or file. Raises SoraError for weights that do not fit."""
+    from sora_cli.weights.load import load_network
+
+    from .config import SpatialConfig
+    from .model import FrameAutoencoder, SpatialAutoencoder
+
+    values = weights.config()
+    network = load_network(
+        lambda: SpatialAutoencoder(SpatialConfig.from_mapping(values)),
+        weights,
+        what="the spatial autoencoder",
+        device=device,
+        dtype=dtype,
+        map_keys=modern_names,
+    )
+    assert isinstance(network, SpatialAutoencoder)
+    return FrameAutoencoder(network, float(values.get("scaling_factor", DEFAULT_SCALING))).eval()

@@ -1,0 +1,74 @@
+"""One process of a run on several: `python -m sora_cli.launch.worker run.json`, started by torchrun.
+
+It reads the configuration that the parent resolved, plans again, which gives the same plan, joins the others and makes
+its share of the clips.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from sora_cli.errors import EXIT_INTERRUPTED, SoraError
+
+from .events import events_path, use_event_console
+
+
+def main(run_file: Path) -> int:
+    """Make this process's share; returns the exit code. Errors are written down for the parent."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    rank = int(os.environ["RANK"])
+    console = use_event_console(events_path(run_file.parent, int(os.environ["LOCAL_RANK"])), is_spokesman=rank == 0)
+    try:
+        make_share(json.loads(run_file.read_text(encoding="utf-8")))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except SoraError as error:
+        console.error(error)
+        return error.exit_code
+    except Exception as error:
+        traceback.print_exc()
+        console.error(SoraError(f"process {rank}: {type(error).__name__}: {error}", hint="--debug shows the traceback"))
+        return 1
+    return 0
+
+
+def make_share(run: dict[str, Any]) -> None:
+    """Plan, join the team and make the clips that fall to it. run: what `torchrun.run_file_content` wrote."""
+    from sora_cli.config.resolve import Resolved
+    from sora_cli.config.schema import GenerateConfig
+    from sora_cli.plugin.manager import get_plugins
+    from sora_cli.tasks.plan import plan_generate
+
+    from .mesh import join_team
+
+    plugins = get_plugins()
+    resolved = Resolved(GenerateConfig.model_validate(run["config"]), run["origins"])
+    plan = plan_generate(resolved, plugins)
+    team = join_team(run["device"], run["sequence"])
+    from sora_cli.tasks.sampling import make_clips
+
+    make_clips(plan, plugins, done=frozenset(map(Path, run["done"])), team=team)
+    import torch.distributed as dist
+
+    # The last to finish ends the run; leaving early would close connections that others still use.
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    # Without the usual end of the interpreter: after an error, libraries would wait there for processes that are gone.
+    code = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,87 @@
+"""Tiny checkpoints with the architecture, file names and tensor names of the released Open-Sora 1.2."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+TEXT_WIDTH = 32
+SHAPE = ("-m", "opensora-v1.2", "--size", "64x96", "--frames", "17", "--steps", "2", "--device", "cpu")
+
+NETWORK = {
+    "model_type": "STDiT3",
+    "hidden_size": 32,
+    "depth": 1,
+    "num_heads": 4,
+    "caption_channels": TEXT_WIDTH,
+    "model_max_length": 300,
+    "in_channels": 4,
+    "input_sq_size": 512,
+    "qk_norm": True,
+    "enable_flash_attn": False,
+    "freeze_y_embedder": True,
+}
+
+AUTOENCODER = {
+    "model_type": "VideoAutoencoderPipeline",
+    "vae_2d": {
+        "type": "VideoAutoencoderKL",
+        "from_pretrained": "PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers",
+        "subfolder": "vae",
+        "micro_batch_size": 4,
+        "block_out_channels": [8, 8, 8, 8],
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+    },
+    "vae_temporal": {
+        "type": "VAE_Temporal_SD",
+        "from_pretrained": None,
+        "filters": 8,
+        "num_res_blocks": 1,
+        "channel_multipliers": [1, 1, 1, 1],
+        "temporal_downsample": [False, True, True],
+        "num_groups": 4,
+    },
+    "micro_frame_size": 17,
+    "shift": [-0.10, 0.34, 0.27, 0.98],
+    "scale": [3.85, 2.32, 2.33, 3.06],
+}
+
+
+def make_tiny_opensora(folder: Path) -> list[str]:
+    """Write the three folders `model`, `vae` and `text` into `folder`, always with the same numbers.
+
+    Returns the arguments that make `sora generate` use them.
+    """
+    from t5_tiny import make_tiny_t5
+
+    from sora_plugins.opensora_vae.config import VideoAutoencoderConfig
+    from sora_plugins.opensora_vae.model import VideoAutoencoder
+    from sora_plugins.stdit.stdit3 import build
+
+    _write(folder / "model", NETWORK, lambda: build(NETWORK))
+    _write(folder / "vae", AUTOENCODER, lambda: VideoAutoencoder(VideoAutoencoderConfig.from_mapping(AUTOENCODER)))
+    make_tiny_t5(folder / "text", width=TEXT_WIDTH)
+    flags = {"--weights": "model", "--vae-weights": "vae", "--text-weights": "text"}
+    return [text for flag, name in flags.items() for text in (flag, str(folder / name))]
+
+
+def _write(folder: Path, config: dict[str, Any], make: Any) -> None:
+    """config.json and model.safetensors. All tensors are noise, so that every part of the network counts."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    torch.manual_seed(0)
+    network: nn.Module = make()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    save_file(
+        {name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / "model.safetensors"
+    )

@@ -1,0 +1,56 @@
+"""Run under torchrun: golden cases of the network, split over all processes, compared with one process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+
+from sora_plugins.stdit.parallel import shard
+from sora_plugins.stdit.stdit3 import build
+
+
+def mean_difference(parameter: torch.nn.Parameter, wanted: torch.Tensor) -> float:
+    """How far the mean gradient of all processes is from the one of a single process."""
+    assert parameter.grad is not None
+    mean = parameter.grad.clone()
+    dist.all_reduce(mean)
+    return float((mean / dist.get_world_size() - wanted).abs().max())
+
+
+def main(folder: Path) -> None:
+    dist.init_process_group("gloo")
+    index = json.loads((folder / "index.json").read_text())
+    worst = {}
+    for name in ("base", "x_mask", "sizes", "backward", "sp2_padded"):
+        case = index["cases"][name]
+        model = build(case["config"])
+        model.load_state_dict(load_file(folder / index["weights"][case["weights"]]["file"]), strict=True)
+        model.train(case["mode"] == "train")
+        shard(model, dist.group.WORLD)
+        tensors = load_file(folder / case["file"])
+        given = {name.removeprefix("in."): tensor for name, tensor in tensors.items() if name.startswith("in.")}
+        given.setdefault("mask", None)
+        if "force_drop_ids" in given:
+            given["drop_ids"] = given.pop("force_drop_ids")
+        out = model(**given)
+        wanted = tensors.get("out_single_device", tensors["out"])
+        worst[name] = float((out - wanted).abs().max())
+        if "backward" in case:
+            (out * tensors["grad.cotangent"]).mean().backward()
+            worst["gradients"] = max(
+                mean_difference(parameter, tensors[f"grad.param.{key}"])
+                for key, parameter in model.named_parameters()
+                if f"grad.param.{key}" in tensors
+            )
+    if dist.get_rank() == 0:
+        print(json.dumps(worst))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
