@@ -47,6 +47,7 @@ def examine(plugins: Plugins) -> list[Finding]:
         "plugins": lambda: check_plugins(plugins),
         "torch": check_torch,
         "GPU": check_gpu,
+        "memory": lambda: check_memory(plugins),
         "video codecs": check_codecs,
         "cache": check_cache,
         "disk": check_disk,
@@ -139,6 +140,41 @@ def check_gpu() -> CheckResult:
         hint = "install a torch build for your CUDA driver: https://pytorch.org/get-started/locally/"
         return CheckResult("warn", "an NVIDIA driver is installed, but torch cannot use it", hint)
     return CheckResult("ok", f"none; the {os.cpu_count()} CPU cores are used, slow for large models")
+
+
+#: Sizes that the memory line tries, largest first.
+MEMORY_SIZES = tuple((res, length) for res in ("720p", "480p", "360p", "240p") for length in ("16s", "4s", "2s"))
+
+
+def check_memory(plugins: Plugins) -> CheckResult:
+    """The largest clip that each model with an estimate could make on this machine's GPU."""
+    from .config.resolve import resolve_generate
+    from .launch.machine import gpu_memory_gib
+    from .plugin.specs import ModelSpec
+    from .tasks.plan import plan_generate
+
+    if gpu_memory_gib() == 0:
+        return CheckResult("ok", "no GPU to plan for; on a CPU the main memory is used")
+    found = []
+    for spec in plugins.specs("model").values():
+        if not isinstance(spec, ModelSpec) or spec.memory is None:
+            continue
+        for resolution, duration in MEMORY_SIZES:
+            flags: dict[str, dict[str, Any]] = {
+                "prompt": {"prompts": ("x",)},
+                "model": {"name": spec.name},
+                "shape": {"resolution": resolution, "duration": duration},
+            }
+            try:
+                plan = plan_generate(resolve_generate(flags, plugins=plugins), plugins, need_weights=False)
+            except SoraError:
+                continue
+            memory = plan.memory
+            found.append(f"{spec.name} up to {resolution} {duration} ({memory.peak:.1f} GiB, offload {memory.offload})")
+            break
+        else:
+            found.append(f"{spec.name} does not fit")
+    return CheckResult("ok", f"{gpu_memory_gib():.1f} GiB on the GPU: {'; '.join(found)}")
 
 
 def check_codecs() -> CheckResult:

@@ -36,6 +36,7 @@ BUILT_IN = (
     BuiltIn("Create", "generate", "Make videos (or images) from text."),
     BuiltIn("Setup", "presets", "List and show presets: sizes, lengths, sampling defaults, launch tables."),
     BuiltIn("Setup", "plugins", "List and show models, schedulers and everything else that plugins add."),
+    BuiltIn("Setup", "pull", "Download the weights of a model, for use without network."),
     BuiltIn("Setup", "show", "Print the settings stored in a video."),
     BuiltIn("Setup", "doctor", "Check this machine and this installation."),
     BuiltIn("Setup", "completion", "Print the script that completes sora commands in your shell."),

@@ -95,15 +95,14 @@ class VideoAutoencoder(nn.Module):
         wanted = self.latent_frames(num_frames)
         if latents.shape[2] != wanted:
             raise ValueError(f"{num_frames} frames have {wanted} latent frames, not {latents.shape[2]}")
-        raw = (latents.float() * self.scale.float() + self.shift.float()).to(self.dtype)
-        return self._decode_pieces(raw, num_frames, frames_at_once)
+        return self._decode_pieces(latents, num_frames, frames_at_once)
 
-    def _decode_pieces(self, raw: Tensor, num_frames: int, frames_at_once: int | None) -> Iterator[Tensor]:
-        for frames in self.decode_temporal(raw, num_frames):
+    def _decode_pieces(self, latents: Tensor, num_frames: int, frames_at_once: int | None) -> Iterator[Tensor]:
+        for frames in self.decode_temporal(latents, num_frames, is_raw=False):
             yield from self.spatial_vae.decode_frames(frames, frames_at_once)
 
-    def decode_temporal(self, raw: Tensor, num_frames: int) -> Iterator[Tensor]:
-        """Latents of frames, (B, 4, some, h, w), from raw latents, piece by piece.
+    def decode_temporal(self, latents: Tensor, num_frames: int, *, is_raw: bool = True) -> Iterator[Tensor]:
+        """Latents of frames, (B, 4, some, h, w), piece by piece. is_raw: shift and scale are not in the latents.
 
         The number of frames left decides how many of a piece are kept: a piece of L latents that codes fewer frames
         than it could drops the first of them, which code padding.
@@ -111,7 +110,9 @@ class VideoAutoencoder(nn.Module):
         micro = self.config.micro_frame_size
         size = None if micro is None else -(-micro // self.config.temporal.time_factor)
         left = num_frames
-        for piece in self._pieces(raw, size):
+        for piece in self._pieces(latents, size):
+            if not is_raw:
+                piece = (piece.float() * self.scale.float() + self.shift.float()).to(self.dtype)
             frames = left if micro is None else min(micro, left)
             yield self.temporal_vae.decode(piece, frames)
             left -= frames

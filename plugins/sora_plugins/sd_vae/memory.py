@@ -13,9 +13,9 @@ PARAMETERS = 83_653_863
 def frame_bytes(height: int, width: int, dtype_bytes: int, frames_at_once: int = 1) -> int:
     """Peak of decoding some frames together.
 
-    At the start of the last level: its 256-channel input, the norm of it, and the 128-channel result of a convolution.
+    Before the last level: the doubled 256-channel features and their convolution at full size, and what they came from.
     """
-    return frames_at_once * (256 + 256 + 128) * height * width * dtype_bytes
+    return frames_at_once * 3 * 256 * height * width * dtype_bytes
 
 
 def decode_memory(

@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sora_cli.console import get_console
 from sora_cli.errors import MissingError, SoraError
@@ -222,8 +221,3 @@ def split_hub_id(text: str) -> tuple[str, str] | None:
     """Repository and revision of `org/name` or `org/name@revision`; None when the text is none."""
     match = HUB_ID.match(text)
     return (match["repo"], match["revision"] or "main") if match else None
-
-
-def hub_record(files: HubFiles) -> dict[str, Any]:
-    """For --json: what was downloaded, and where it is."""
-    return {"repository": files.repo, "commit": files.commit, "paths": [str(path) for path in files.paths]}
