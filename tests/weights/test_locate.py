@@ -42,15 +42,12 @@ def test_nothing_to_find() -> None:
     [
         (Weights(package="no_such_package_here", files=("a",)), "not installed"),
         (Weights(package="sora_cli", files=("absent.safetensors",)), "missing from sora_cli: absent.safetensors"),
-        (
-            Weights(repo="someone/model", files=("a",)),
-            "someone/model. are not all on this machine and cannot be downloaded: HF_HUB_OFFLINE",
-        ),
+        (Weights(repo="someone/model", files=("a",), size_gib=2.5), "downloaded from someone/model, about 2.5 GiB"),
     ],
 )
 def test_missing(weights: Weights, message: str) -> None:
     with pytest.raises(MissingError, match=message) as caught:
-        locate_weights(weights, what="tiny")
+        locate_weights(weights, what="tiny", download=False)
     assert caught.value.exit_code == 3
 
 
