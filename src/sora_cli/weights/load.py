@@ -86,11 +86,10 @@ def _read_file(file: Path, device: torch.device | str) -> Mapping[str, Tensor]:
     import pickle
 
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
         if file.suffix == ".safetensors":
-            return load_file(file, device=str(device))
+            return _read_safetensors(file, device)
         content = torch.load(file, map_location=device, weights_only=True, mmap=_can_map(file))
     except pickle.UnpicklingError as error:
         # torch says which of the objects it refused after a paragraph on how to load them all the same.
@@ -111,6 +110,22 @@ def _read_file(file: Path, device: torch.device | str) -> Mapping[str, Tensor]:
         )
         raise SoraError(f"{file} is not a table of tensors (it holds: {keys})")
     return content
+
+
+def _read_safetensors(file: Path, device: torch.device | str) -> dict[str, Tensor]:
+    """All tensors, each with a mapping of the file of its own, so that what was read of one goes when it goes.
+
+    In main memory nothing is read before it is used.
+    """
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        names = list(opened.keys())
+    tensors = {}
+    for name in names:
+        with safe_open(file, framework="pt", device=str(device)) as opened:
+            tensors[name] = opened.get_tensor(name)
+    return tensors
 
 
 def _can_map(file: Path) -> bool:
