@@ -390,7 +390,14 @@ def _clips(plan: GeneratePlan, prompts: Sequence[Prompt]) -> list[Clip]:
     names = [(prompt.text, seed) for prompt, seed in jobs]
     paths = name_outputs(names, plan.config.output.path, is_image=plan.is_image)
     common = picture_record(plan)
-    return [_clip(plan.config, prompt, seed, path, common) for (prompt, seed), path in zip(jobs, paths, strict=True)]
+    commits = {
+        part: weights.commit
+        for part, weights in vars(plan.weights).items()
+        if weights is not None and weights.commit is not None
+    }
+    clips = [_clip(plan.config, prompt, seed, path, common) for (prompt, seed), path in zip(jobs, paths, strict=True)]
+    # Beside the fingerprints, which the hash is made of: the same files from elsewhere make the same clip.
+    return [replace(clip, settings={**clip.settings, "commits": commits}) for clip in clips] if commits else clips
 
 
 def picture_record(plan: GeneratePlan) -> dict[str, Any]:
