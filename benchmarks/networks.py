@@ -164,9 +164,13 @@ def peak_mib(device: torch.device) -> float:
     """Most memory so far: allocated on a GPU, resident in main memory on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / MIB
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would give a child process the peak of its parent
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / MIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB
 
 
 # -- together ------------------------------------------------------------------------------------------------------

@@ -100,6 +100,8 @@ def gpus(monkeypatch):
     """`gpus(2, 80)`: a machine with two GPUs of 80 GiB."""
 
     def have(count, memory_gib):
-        monkeypatch.setattr(machine, "gpus", lambda: tuple(machine.Gpu("H100", memory_gib) for _ in range(count)))
+        monkeypatch.setattr(
+            machine, "gpus", lambda: tuple(machine.Gpu("H100", memory_gib, memory_gib) for _ in range(count))
+        )
 
     return have

@@ -77,6 +77,113 @@ def test_dry_run(sora: Callable[..., Any], weights: list[str]) -> None:
     assert rows["sampling.scheduler"]["value"] == "rectified_flow"
 
 
+# --- memory ------------------------------------------------------------------------------------------------------
+
+
+def test_the_text_encoder_is_gone_before_the_network_is_loaded(
+    sora: Callable[..., Any], weights: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gc
+
+    from sora_cli.tasks import components
+    from sora_plugins.t5.encoder import T5Encoder
+
+    load, alive = components.load_network, []
+
+    def load_and_look(*arguments: Any, **keywords: Any) -> Any:
+        alive.append([thing for thing in gc.get_objects() if type(thing) is T5Encoder])
+        return load(*arguments, **keywords)
+
+    monkeypatch.setattr(components, "load_network", load_and_look)
+    done = sora("generate", "a cat", *SHAPE, *weights, "-o", "x.mp4")
+    assert done.code == 0, done.err
+    assert alive == [[]]
+
+
+def test_out_of_memory_while_sampling(
+    sora: Callable[..., Any], weights: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sora_cli.tasks.sampling import OneByOne
+
+    arguments = ("generate", "a cat", *SHAPE, *weights, "--frames", "1", "--dtype", "fp32")
+    assert sora(*arguments, "-o", "whole.png").code == 0
+    call, limit = OneByOne.__call__, 1
+
+    def call_with_little_memory(self: OneByOne, x: torch.Tensor, *rest: Any, **conditioning: Any) -> torch.Tensor:
+        if len(x) / self.num_clips > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return call(self, x, *rest, **conditioning)
+
+    monkeypatch.setattr(OneByOne, "__call__", call_with_little_memory)
+    done = sora(*arguments, "-o", "parts.png")
+    assert done.code == 0, done.err
+    assert "out of memory; once more with one row of the batch at a time" in done.err
+    difference = image_of(Path("whole.png")).astype(int) - image_of(Path("parts.png"))
+    assert abs(difference).max() <= 1
+
+    limit = 0
+    done = sora(*arguments, "-o", "none.png")
+    assert done.code == 1
+    assert "not enough memory on cpu for 64x96, 1 frames" in done.err
+    assert "try a smaller --res or --len" in done.err
+    assert "Traceback" not in done.err
+    assert not Path("none.png").exists()
+
+
+def test_out_of_memory_while_decoding(
+    sora: Callable[..., Any], weights: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sora_plugins.opensora_vae.model import VideoAutoencoder
+
+    decode = VideoAutoencoder.decode
+
+    def decode_with_little_memory(self: Any, *arguments: Any, frames_at_once: int | None = None) -> Any:
+        if frames_at_once != 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return decode(self, *arguments, frames_at_once=1)
+
+    monkeypatch.setattr(VideoAutoencoder, "decode", decode_with_little_memory)
+    done = sora("generate", "a cat", *SHAPE, *weights, "-o", "x.mp4")
+    assert done.code == 0, done.err
+    assert "out of memory; once more, decoding one frame at a time" in done.err
+    assert frames_of(Path("x.mp4")).shape == (17, 64, 96, 3)
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "code", "messages"),
+    [
+        (24.0, 0, ["offload none, text encoder same"]),
+        (12.0, 0, ["offload none, text encoder block, decoding 2 frames at a time"]),
+        (3.9, 0, ["offload block, text encoder block, decoding 1 frames at a time"]),
+        (3.2, 1, ["needs about", "and this one has 3.2 free", "--res 480p fits"]),
+    ],
+)
+def test_the_plan_follows_the_free_memory_of_a_gpu(
+    sora: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, free_gib: float, code: int, messages: list[str]
+) -> None:
+    from sora_cli.launch import machine
+
+    monkeypatch.setattr(machine, "gpus", lambda: (machine.Gpu("H100", 80.0, free_gib),))
+    done = sora("generate", "a cat", "-m", "opensora-v1.2", "--res", "720p", "--len", "4s", "--dry-run", "--json")
+    assert done.code == code, done.err
+    if code:
+        assert all(message in done.err for message in messages)
+        return
+    memory = json.loads(done.out)["memory"]
+    assert memory["peak_gib"] <= memory["device_gib"] == free_gib
+    said = "offload {offload}, text encoder {text_device}, decoding {decode_frames} frames at a time".format(**memory)
+    assert messages[0] in said
+
+
+def test_little_main_memory_is_said(sora: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from sora_cli.tasks import plan
+
+    monkeypatch.setattr(plan, "main_memory_gib", lambda: 8.0)
+    done = sora("generate", "a cat", *SHAPE, "--dry-run")
+    assert done.code == 0, done.err
+    assert "GiB of main memory, and 8.0 GiB are free" in done.err
+
+
 # --- what can be wrong -------------------------------------------------------------------------------------------
 
 
@@ -153,6 +260,27 @@ def test_damaged_checkpoints(
     assert "Traceback" not in done.err
     assert not Path("x.mp4").exists()
     assert not Path("made-by-the-checkpoint").exists()
+
+
+def test_a_checkpoint_that_does_not_fit_is_loaded_when_asked(
+    sora: Callable[..., Any], weights: list[str], copy_of: Callable[[str], Path]
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = copy_of("model") / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["fps_embedder.mlp.0.bias"]
+    save_file({**tensors, "extra.weight": torch.zeros(2)}, file)
+    arguments = ("generate", "a cat", *SHAPE, *with_part(weights, "model", file.parent), "-o", "x.mp4")
+    done = sora(*arguments)
+    assert done.code == 1
+    for name in ("fps_embedder.mlp.0.bias", "extra.weight", "--no-strict"):
+        assert name in done.err
+    done = sora(*arguments, "--no-strict")
+    assert done.code == 0, done.err
+    for name in ("fps_embedder.mlp.0.bias", "extra.weight"):
+        assert name in done.err
+    assert frames_of(Path("x.mp4")).shape == (17, 64, 96, 3)
 
 
 @pytest.mark.parametrize("part", ["model", "vae", "text"])

@@ -57,7 +57,7 @@ def test_the_launcher_takes_the_line():
     ],
 )
 def test_refused(monkeypatch, found, hardware, message, hint):
-    monkeypatch.setattr(machine, "gpus", lambda: (machine.Gpu("H100", 80.0),) * found)
+    monkeypatch.setattr(machine, "gpus", lambda: (machine.Gpu("H100", 80.0, 79.0),) * found)
     with pytest.raises(UsageError, match=message) as caught:
         check_hardware(HardwareSection(**hardware))
     assert hint in caught.value.hint
@@ -68,5 +68,5 @@ def test_refused(monkeypatch, found, hardware, message, hint):
     [(0, {}), (0, {"device": "cuda"}), (0, {"gpus": 2, "device": "cpu"}), (2, {"gpus": 2}), (8, {"gpus": 4})],
 )
 def test_accepted(monkeypatch, found, hardware):
-    monkeypatch.setattr(machine, "gpus", lambda: (machine.Gpu("H100", 80.0),) * found)
+    monkeypatch.setattr(machine, "gpus", lambda: (machine.Gpu("H100", 80.0, 79.0),) * found)
     check_hardware(HardwareSection(**hardware))

@@ -224,10 +224,13 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, axis: int = 1, rope: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """x (B, T, S, D); axis 1 attends over frames, 2 over positions. rope: cosine and sine tables (length, d)."""
-        if axis == 1:  # one copy here, for the product, instead of one of each of q, k and v
+        if axis == 1:
             x = x.transpose(1, 2)
         *others, length, dim = x.shape
-        q, k, v = self.qkv(x).view(-1, length, 3, self.num_heads, self.head_dim).unbind(2)
+        # Flat, with one copy here for axis 1: torch turns a product with a strided tensor into one product per row, each
+        # with a copy of the weights.
+        qkv = self.qkv(x.reshape(-1, dim))
+        q, k, v = qkv.view(-1, length, 3, self.num_heads, self.head_dim).unbind(2)
         if rope is not None:
             rope = rope[0][:, None], rope[1][:, None]  # the same for all heads
         if rope is not None and self.rope_first:

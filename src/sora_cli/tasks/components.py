@@ -45,10 +45,9 @@ class Parts:
         prepare_torch(plan.config.hardware)
         self.attention = choose_attention(plan.config.model.attention, self.device, self.dtype)
         self.scheduler: Scheduler = plugins.load_target(plan.components.scheduler)(plan.scheduler_options)
-        self.decode_frames = plan.config.hardware.decode_frames
-        if self.decode_frames is None and self.device.type == "cuda":
-            self.decode_frames = plan.memory.decode_frames
-        self.offload = plan.memory.offload if self.device.type == "cuda" else "none"
+        is_planned = self.device.type == "cuda"
+        self.decode_frames = plan.memory.decode_frames if is_planned else plan.config.hardware.decode_frames
+        self.offload = plan.memory.offload if is_planned else "none"
 
     def encode(self, texts: Sequence[str]) -> list[TextEmbedding]:
         """Embeddings of texts, in main memory and without padding; the text encoder is gone afterwards.

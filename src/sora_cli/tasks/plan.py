@@ -12,7 +12,7 @@ from sora_cli import version
 from sora_cli.acceleration.memory_plan import MemoryPlan, PartEstimates, plan_memory
 from sora_cli.config.settings import settings_of
 from sora_cli.errors import MissingError, SoraError, UsageError
-from sora_cli.launch.machine import gpu_memory_gib
+from sora_cli.launch.machine import gpu_free_gib, gpu_memory_gib, main_memory_gib
 from sora_cli.plugin.manager import load_attribute
 from sora_cli.plugin.specs import (
     ModelSpec,
@@ -33,7 +33,7 @@ from .output import name_outputs, settings_hash
 
 if TYPE_CHECKING:
     from sora_cli.config.resolve import Resolved
-    from sora_cli.config.schema import GenerateConfig, HardwareSection
+    from sora_cli.config.schema import GenerateConfig
     from sora_cli.plugin.manager import Plugins
 
 #: Single frames are conditioned on this frame rate, not on the clip's: so the released models were trained
@@ -152,7 +152,9 @@ def plan_generate(resolved: Resolved, plugins: Plugins, *, need_weights: bool = 
         **components.model.variants[variant],
         **(weights.model.config() if weights.model is not None else {}),
     }
-    memory = plan_run_memory(resolved, components, weights, shape, latent_shape, model_config, text_dtype)
+    memory = plan_run_memory(resolved, components, weights, shape, model_config, text_dtype)
+    if note := _main_memory_note(memory):
+        notes.append(note)
     plan = GeneratePlan(
         config=config,
         components=components,
@@ -254,7 +256,6 @@ def plan_run_memory(
     components: Components,
     weights: ComponentWeights,
     shape: ClipShape,
-    latent_shape: tuple[int, int, int, int],
     model_config: Mapping[str, Any],
     text_dtype: str,
 ) -> MemoryPlan:
@@ -262,24 +263,7 @@ def plan_run_memory(
 
     Raises SoraError when the run does not fit the GPU in any way the user left open.
     """
-    config = resolved.config
-    hardware, rows = config.hardware, config.sampling.batch_size * (1 if config.sampling.guidance == 1 else 2)
-    bytes_each = DTYPE_BYTES[config.model.dtype]
-    estimates = PartEstimates(
-        text=_estimate(components.text_encoder, weights.text_encoder, prompts=1, dtype=text_dtype),
-        model=_estimate(
-            components.model,
-            model_config,
-            latent_shape=latent_shape,
-            rows=rows,
-            text_tokens=components.text_encoder.max_tokens,
-            dtype_bytes=bytes_each,
-        ),
-        vae=_vae_estimate(components.vae, weights.vae, shape, bytes_each),
-    )
-    if estimates.model is not None and (hardware.sequence_parallel or 1) > 1:
-        shared = -(-estimates.model.working // (hardware.sequence_parallel or 1))
-        estimates = replace(estimates, model=replace(estimates.model, working=shared))
+    hardware = resolved.config.hardware
     is_on_gpu = hardware.device in ("auto", "cuda") and gpu_memory_gib() > 0
 
     def asked(name: str) -> Any:
@@ -287,31 +271,86 @@ def plan_run_memory(
         is_preset = resolved.origins.get(f"hardware.{name}", "").startswith("launch preset")
         return None if is_preset else getattr(hardware, name)
 
-    memory = plan_memory(
-        estimates,
-        available=gpu_memory_gib() if is_on_gpu else None,
-        offload=(asked("offload") or "auto") if is_on_gpu else "none",
-        text_device=hardware.text_device if is_on_gpu else "same",
-        decode_frames=asked("decode_frames"),
-    )
+    def plan_for(shape: ClipShape) -> MemoryPlan:
+        return plan_memory(
+            run_estimates(resolved.config, components, weights, shape, model_config, text_dtype),
+            available=gpu_free_gib() if is_on_gpu else None,
+            offload=(asked("offload") or "auto") if is_on_gpu else "none",
+            text_device=hardware.text_device if is_on_gpu else "same",
+            decode_frames=asked("decode_frames"),
+        )
+
+    memory = plan_for(shape)
     if not memory.fits:
         raise SoraError(
             f"{shape.height}x{shape.width}, {shape.num_frames} frames, needs about {memory.peak:.1f} GiB on a GPU, "
-            f"and this one has {memory.available:.1f}",
-            hint=_memory_advice(hardware, memory),
+            f"and this one has {memory.available:.1f} free",
+            hint=_memory_advice(resolved.config, components.model, memory, shape, plan_for),
         )
     return memory
 
 
-def _memory_advice(hardware: HardwareSection, memory: MemoryPlan) -> str:
+def run_estimates(
+    config: GenerateConfig,
+    components: Components,
+    weights: ComponentWeights,
+    shape: ClipShape,
+    model_config: Mapping[str, Any],
+    text_dtype: str,
+) -> PartEstimates:
+    """Memory of the parts of a run on one of its devices."""
+    rows = config.sampling.batch_size * (1 if config.sampling.guidance == 1 else 2)
+    bytes_each = DTYPE_BYTES[config.model.dtype]
+    model = _estimate(
+        components.model,
+        model_config,
+        latent_shape=latent_size(components.vae, shape),
+        rows=rows,
+        text_tokens=components.text_encoder.max_tokens,
+        dtype_bytes=bytes_each,
+    )
+    if model is not None:
+        model = replace(model, working=-(-model.working // (config.hardware.sequence_parallel or 1)))
+    return PartEstimates(
+        text=_estimate(components.text_encoder, weights.text_encoder, prompts=1, dtype=text_dtype),
+        model=model,
+        vae=_vae_estimate(components.vae, weights.vae, shape, bytes_each),
+    )
+
+
+def _memory_advice(
+    config: GenerateConfig,
+    model: ModelSpec,
+    memory: MemoryPlan,
+    shape: ClipShape,
+    plan_for: Callable[[ClipShape], MemoryPlan],
+) -> str:
     lines = []
-    if hardware.offload in ("none", "model"):
+    if memory.offload != "block":
         lines.append("leave --offload out: block needs least")
     if memory.phases.get("text") == memory.peak:
         lines.append("encode the text elsewhere with --text-device cpu, or in less memory with --text-dtype int8")
-    else:
-        lines.append("choose a smaller --res or --len, --batch-size 1, or several GPUs with --sequence-parallel")
+        return "\n".join(lines)
+    smaller = {"size": None, "aspect_ratio": config.shape.aspect_ratio or "16:9"}
+    for name in ("1080p", "720p", "480p", "360p", "240p", "144p"):
+        section = config.shape.model_copy(update={**smaller, "resolution": name})
+        try:
+            candidate = resolve_shape(section, model.constraints, shape.fps)
+        except UsageError:
+            continue
+        if candidate.height * candidate.width < shape.height * shape.width and plan_for(candidate).fits:
+            lines.append(f"--res {name} fits")
+            break
+    lines.append("choose a smaller --res or --len, --batch-size 1, or several GPUs with --sequence-parallel")
     return "\n".join(lines)
+
+
+def _main_memory_note(memory: MemoryPlan) -> str | None:
+    """A warning for a run on a CPU that may not fit the main memory; swap may still carry it, so it is no refusal."""
+    there = main_memory_gib()
+    if memory.available is not None or there is None or memory.peak <= there:
+        return None
+    return f"this needs about {memory.peak:.1f} GiB of main memory, and {there:.1f} GiB are free: it may be very slow"
 
 
 def _estimate(spec: ModelSpec | TextEncoderSpec, source: Any, **sizes: Any) -> PartMemory | None:

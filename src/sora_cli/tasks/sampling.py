@@ -46,6 +46,7 @@ def make_clips(plan: GeneratePlan, plugins: Plugins, *, done: frozenset[Path], t
     names = dict.fromkeys((specs.model.name, specs.vae.name, specs.text_encoder.name))
     console.note(f"loading {', '.join(names)} ...")
     console.note(f"running on {parts.device.type} in {str(parts.dtype).removeprefix('torch.')}")
+    console.note(f"attention {parts.attention.name}: {parts.attention.why}")
     batches = [batch for index, batch in enumerate(plan.batches) if team.takes(index)]
     with torch.inference_mode():
         texts = TextCache(plan, parts, [clip for batch in batches for clip in batch if clip.path not in done])

@@ -143,7 +143,9 @@ def check_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, what: st
     if problems:
         raise SoraError(
             f"the weights in {source} do not fit {what}",
-            hint="\n".join([*problems, "is this the right --variant, and the right file?"]),
+            hint="\n".join(
+                [*problems, "is this the right --variant, and the right file?", "--no-strict loads what does fit"]
+            ),
         )
 
 
