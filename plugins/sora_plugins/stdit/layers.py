@@ -227,8 +227,8 @@ class SelfAttention(nn.Module):
         if axis == 1:
             x = x.transpose(1, 2)
         *others, length, dim = x.shape
-        # Flat, with one copy here for axis 1: torch turns a product with a strided tensor into one product per row, each
-        # with a copy of the weights.
+        # Flat, with one copy here for axis 1: torch turns a product with a strided tensor into a product for each row,
+        # all with their own copy of the weights.
         qkv = self.qkv(x.reshape(-1, dim))
         q, k, v = qkv.view(-1, length, 3, self.num_heads, self.head_dim).unbind(2)
         if rope is not None:
