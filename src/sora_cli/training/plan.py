@@ -1,0 +1,121 @@
+"""The batches of an epoch: which rows are trained together, in which order, on which rank.
+
+A plan is a function of the assignment, the seed and the epoch alone. Micro-batches are numbered over all ranks; at
+iteration i of a run that continues at micro-batch `start`, rank r of R takes number start + i R + r. So a run can go on
+with another number of ranks and neither repeats nor loses a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .buckets import Assignment, BucketTable, hashed_uniforms
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class MicroBatch(NamedTuple):
+    """Rows trained together. size: (frames, height, width); is_repeat: True for rows that fill up, (n,)."""
+
+    size: tuple[int, int, int]
+    rows: NDArray[np.int64]
+    is_repeat: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The rows of one bucket in an epoch, in the order of training, cut or filled up to whole micro-batches."""
+
+    pair: int
+    aspect: int
+    num_rows: int
+    batch_size: int
+    rows: NDArray[np.int64]
+
+    @property
+    def num_batches(self) -> int:
+        """Micro-batches of it."""
+        return len(self.rows) // self.batch_size
+
+
+class EpochPlan:
+    """All micro-batches of an epoch."""
+
+    def __init__(
+        self,
+        table: BucketTable,
+        assignment: Assignment,
+        *,
+        seed: int,
+        epoch: int,
+        shuffle: bool = True,
+        drop_last: bool = True,
+    ) -> None:
+        """shuffle: in a random order, so that other rows are left over in each epoch.
+
+        drop_last: leave out what does not fill a micro-batch; otherwise rows of the bucket are repeated until it does.
+        """
+        self.table, self.seed, self.epoch = table, seed, epoch
+        self.drop_last = drop_last
+        self.buckets = [self._bucket(pair, aspect, rows, shuffle) for pair, aspect, rows in _members(table, assignment)]
+        of_batch = np.repeat(np.arange(len(self.buckets)), [bucket.num_batches for bucket in self.buckets])
+        place = [np.arange(bucket.num_batches) for bucket in self.buckets]
+        in_bucket = np.concatenate(place) if place else np.zeros(0, np.int64)
+        if shuffle:
+            order = self._shuffled(len(of_batch), "micro-batches")
+            of_batch, in_bucket = of_batch[order], in_bucket[order]
+        self._of_batch, self._in_bucket = of_batch, in_bucket
+
+    def __len__(self) -> int:
+        """Micro-batches over all ranks."""
+        return len(self._of_batch)
+
+    def num_steps(self, num_ranks: int, start: int = 0) -> int:
+        """Iterations from micro-batch `start` on, the same on every rank."""
+        left = max(len(self) - start, 0)
+        return left // num_ranks if self.drop_last else -(-left // num_ranks)
+
+    def micro_batch(self, number: int) -> MicroBatch:
+        """A micro-batch by number. Numbers past the end, asked for when nothing is dropped, repeat the first ones."""
+        is_past = number >= len(self)
+        index = number % len(self)
+        bucket = self.buckets[self._of_batch[index]]
+        start = int(self._in_bucket[index]) * bucket.batch_size
+        places = np.arange(start, start + bucket.batch_size)
+        is_repeat = np.logical_or(places >= bucket.num_rows, is_past)
+        return MicroBatch(self.table.size(bucket.pair, bucket.aspect), bucket.rows[places], is_repeat)
+
+    def batches(self, rank: int, num_ranks: int, start: int = 0) -> list[MicroBatch]:
+        """What one rank trains from micro-batch `start` on."""
+        return [self.micro_batch(start + step * num_ranks + rank) for step in range(self.num_steps(num_ranks, start))]
+
+    def _bucket(self, pair: int, aspect: int, rows: NDArray[np.int64], shuffle: bool) -> Bucket:
+        size = self.table.pairs[pair].batch_size
+        assert size is not None  # an entry without one keeps nothing
+        if shuffle:  # before cutting, so that every row is equally likely to be left over
+            rows = rows[self._shuffled(len(rows), self.table.bucket(pair, aspect))]
+        whole = len(rows) // size * size
+        filled = rows[:whole] if self.drop_last else np.resize(rows, -(-len(rows) // size) * size)
+        return Bucket(pair, aspect, len(rows), size, filled)
+
+    def _shuffled(self, count: int, of_what: Any) -> NDArray[np.int64]:
+        numbers = hashed_uniforms(np.arange(count), (self.seed, self.epoch, "order", of_what))
+        order: NDArray[np.int64] = numbers.argsort(kind="stable")
+        return order
+
+
+def _members(table: BucketTable, assignment: Assignment) -> list[tuple[int, int, NDArray[np.int64]]]:
+    """(pair, aspect, rows) of the buckets that are not empty, ordered by their first row; rows in table order."""
+    rows = np.flatnonzero(assignment.pair >= 0)
+    if not len(rows):
+        return []
+    codes = assignment.pair[rows].astype(np.int32) * 64 + assignment.aspect[rows]
+    order = codes.argsort(kind="stable")
+    cuts = np.flatnonzero(np.diff(codes[order])) + 1
+    groups = [rows[part] for part in np.split(order, cuts)]
+    groups.sort(key=lambda members: members[0])
+    return [(int(assignment.pair[group[0]]), int(assignment.aspect[group[0]]), group) for group in groups]

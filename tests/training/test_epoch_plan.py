@@ -1,0 +1,68 @@
+"""The batches of an epoch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sora_cli.training.buckets import BucketTable
+from sora_cli.training.plan import EpochPlan
+
+TABLE = BucketTable({"360p": {51: [[0.7, 1.0], 3], 1: [1.0, 8]}, "144p": {51: [1.0, 4]}})
+
+
+def assigned(count=500, epoch=0):
+    generator = np.random.default_rng(0)
+    frames = generator.choice([1, 60, 200], count)
+    sizes = np.array([[360, 640], [640, 360], [720, 1280]])[generator.integers(0, 3, count)]
+    return TABLE.assign(frames, *sizes.T, seed=5, epoch=epoch)
+
+
+def rows_of(batches):
+    return [int(row) for batch in batches for row in batch.rows]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
+def test_ranks_share_no_rows_and_have_equally_many_steps(ranks):
+    plan = EpochPlan(TABLE, assigned(), seed=5, epoch=0)
+    parts = [plan.batches(rank, ranks) for rank in range(ranks)]
+    assert {len(part) for part in parts} == {plan.num_steps(ranks)}
+    every = [row for part in parts for row in rows_of(part)]
+    assert len(every) == len(set(every))
+
+
+def test_going_on_with_other_ranks_repeats_and_loses_nothing():
+    plan = EpochPlan(TABLE, assigned(), seed=5, epoch=2)
+    before = [row for rank in range(4) for row in rows_of(plan.batches(rank, 4)[:7])]
+    again = EpochPlan(TABLE, assigned(), seed=5, epoch=2)
+    after = [row for rank in range(3) for row in rows_of(again.batches(rank, 3, start=28))]
+    every = rows_of(plan.micro_batch(number) for number in range(28 + plan.num_steps(3, 28) * 3))
+    assert sorted(before + after) == sorted(every)
+
+
+def test_every_row_is_left_over_equally_often():
+    """Two of 14 clips in batches of 3: over 600 epochs each is left over about 600/7 times."""
+    table = BucketTable({"360p": {51: [1.0, 3]}})
+    found = table.assign(*(np.full(14, value) for value in (60, 360, 640)), seed=0, epoch=0)
+    used = np.zeros(14, int)
+    for epoch in range(600):
+        used[rows_of(EpochPlan(table, found, seed=0, epoch=epoch).batches(0, 1))] += 1
+    assert abs(600 - used - 600 / 7).max() < 45
+
+
+def test_nothing_is_dropped_when_asked():
+    found = assigned(40)
+    plan = EpochPlan(TABLE, found, seed=5, epoch=0, shuffle=False, drop_last=False)
+    for ranks in (1, 3, 7):
+        batches = [batch for rank in range(ranks) for batch in plan.batches(rank, ranks)]
+        new = [
+            int(row) for batch in batches for row, again in zip(batch.rows, batch.is_repeat, strict=True) if not again
+        ]
+        assert sorted(new) == np.flatnonzero(found.pair >= 0).tolist()
+        assert all(len(batch.rows) == len(batch.is_repeat) > 0 for batch in batches)
+
+
+def test_an_empty_epoch():
+    found = TABLE.assign(*(np.full(3, value) for value in (60, 16, 16)), seed=0, epoch=0)
+    plan = EpochPlan(TABLE, found, seed=0, epoch=0)
+    assert (len(plan), plan.num_steps(2), plan.batches(0, 2)) == (0, 0, [])
