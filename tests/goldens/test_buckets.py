@@ -7,7 +7,7 @@ import pytest
 from loader import cases, read
 
 from sora_cli.training.buckets import BucketTable
-from sora_cli.training.plan import EpochPlan
+from sora_cli.training.plan import EpochPlan, feature_batches, fixed_batches
 from sora_cli.video.shapes import resolutions
 
 
@@ -122,6 +122,39 @@ def test_orders(case):
             ranks, start = resume["resumed_with_ranks"], resume["steps_done"] * resume["saved_with_ranks"]
             remaining = [as_golden(plan.batches(rank, ranks, start)) for rank in range(ranks)]
             assert remaining == resume["remaining"]
+
+
+@pytest.mark.parametrize("case", cases("buckets", "fixed_and_features", "fixed"))
+def test_fixed_sizes(case):
+    options = {name: case[name] for name in ("batch_size", "seed", "epoch", "shuffle")}
+
+    def batches(start):
+        every = [
+            fixed_batches(case["n_samples"], rank=rank, num_ranks=case["ranks"], start=start, **options)
+            for rank in range(case["ranks"])
+        ]
+        return [[batch.tolist() for batch in own] for own in every]
+
+    assert batches(0) == case["batches_of_rank"]
+    assert len(batches(0)[0]) == case["steps_per_epoch"]
+    assert batches(case["resume"]["steps_done"]) == case["resume"]["remaining_of_rank"]
+
+
+@pytest.mark.parametrize("case", cases("buckets", "fixed_and_features", "features"))
+def test_stored_features(case):
+    def orders(start):
+        return [
+            feature_batches(
+                case["files"], case["batches_per_file"], rank=rank, num_ranks=case["ranks"], start=start
+            ).tolist()
+            for rank in range(case["ranks"])
+        ]
+
+    assert orders(0) == case["order_of_rank"]
+    used = {number for order in orders(0) for number in order}
+    assert sorted(set(range(case["files"] * case["batches_per_file"])) - used) == case["unused_batches"]
+    if "resume" in case:
+        assert orders(case["resume"]["steps_done"]) == case["resume"]["remaining_of_rank"]
 
 
 def as_golden(batches):

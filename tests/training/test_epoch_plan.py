@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sora_cli.training.buckets import BucketTable
-from sora_cli.training.plan import EpochPlan
+from sora_cli.training.plan import EpochPlan, fixed_batches
 
 TABLE = BucketTable({"360p": {51: [[0.7, 1.0], 3], 1: [1.0, 8]}, "144p": {51: [1.0, 4]}})
 
@@ -66,3 +66,11 @@ def test_an_empty_epoch():
     found = TABLE.assign(*(np.full(3, value) for value in (60, 16, 16)), seed=0, epoch=0)
     plan = EpochPlan(TABLE, found, seed=0, epoch=0)
     assert (len(plan), plan.num_steps(2), plan.batches(0, 2)) == (0, 0, [])
+
+
+def test_clips_of_one_size_in_a_random_order():
+    options = {"num_ranks": 2, "seed": 0, "shuffle": True}
+    epochs = [[fixed_batches(40, 4, rank=rank, epoch=epoch, **options) for rank in (0, 1)] for epoch in (0, 0, 1)]
+    orders = [np.concatenate([np.concatenate(own) for own in epoch]).tolist() for epoch in epochs]
+    assert orders[0] == orders[1] != orders[2]
+    assert all(sorted(order) == list(range(40)) for order in orders)

@@ -108,6 +108,32 @@ class EpochPlan:
         return order
 
 
+def fixed_batches(
+    num_rows: int, batch_size: int, *, rank: int, num_ranks: int, seed: int, epoch: int, shuffle: bool, start: int = 0
+) -> list[NDArray[np.int64]]:
+    """The batches of one rank where all clips have one size, from batch `start` on.
+
+    All rows, in a random order if asked, are repeated from the first up to a multiple of the ranks and dealt out one by
+    one; what does not fill a rank's last batch is left out.
+    """
+    rows = np.arange(num_rows)
+    if shuffle:
+        rows = rows[hashed_uniforms(rows, (seed, epoch, "order", "all rows")).argsort(kind="stable")]
+    own = np.resize(rows, -(-num_rows // num_ranks) * num_ranks)[rank::num_ranks]
+    return [own[first : first + batch_size] for first in range(0, len(own) - batch_size + 1, batch_size)][start:]
+
+
+def feature_batches(
+    num_files: int, batches_per_file: int, *, rank: int, num_ranks: int, start: int = 0
+) -> NDArray[np.int64]:
+    """Numbers of the stored batches that one rank trains, from its batch `start` on: files in turn, equally many each.
+
+    Number = file x batches_per_file + place in the file; files beyond a multiple of the ranks are not used.
+    """
+    own = num_files // num_ranks * batches_per_file
+    return np.arange(rank * own + start, (rank + 1) * own)
+
+
 def _members(table: BucketTable, assignment: Assignment) -> list[tuple[int, int, NDArray[np.int64]]]:
     """(pair, aspect, rows) of the buckets that are not empty, ordered by their first row; rows in table order."""
     rows = np.flatnonzero(assignment.pair >= 0)

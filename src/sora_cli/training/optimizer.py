@@ -1,0 +1,94 @@
+"""AdamW on float32 master weights, with the gradient clipped by its global norm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+#: Added to the norm before it is compared with the limit.
+NORM_EPSILON = 1e-6
+
+
+class MasterOptimizer:
+    """Updates float32 copies of the trainable parameters and writes them back in the parameters' own format.
+
+    A parameter in float32 is its own master. Masters start from the float32 weights where those are given, not from
+    what rounding to bf16 left of them.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        sources: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """parameters: the network's by name; frozen ones are left alone. sources: their weights in float32."""
+        sources = sources or {}
+        self.parameters = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+        self.masters: dict[str, Tensor] = {}
+        for name, parameter in self.parameters.items():
+            if parameter.dtype == torch.float32:
+                if name in sources:
+                    parameter.data.copy_(sources[name])
+                self.masters[name] = parameter
+            else:
+                source = sources.get(name, parameter.detach()).to(parameter.device)
+                self.masters[name] = source.to(torch.float32, copy=True).requires_grad_()
+        self.optimizer = torch.optim.AdamW(
+            list(self.masters.values()), lr=0.0, betas=betas, eps=eps, weight_decay=weight_decay, fused=True
+        )
+
+    @torch.no_grad()
+    def step(self, learning_rate: float, max_norm: float = 0.0) -> float:
+        """One update from the gradients in the parameters, which are cleared. Returns their norm before clipping.
+
+        max_norm: limit of the global L2 norm, 0 for none. A norm that is not finite changes nothing.
+        """
+        for name, parameter in self.parameters.items():
+            master = self.masters[name]
+            if master is not parameter:
+                master.grad = None if parameter.grad is None else parameter.grad.float()
+                parameter.grad = None
+        gradients = [master.grad for master in self.masters.values() if master.grad is not None]
+        norm = global_norm(gradients)
+        if torch.isfinite(torch.tensor(norm)):
+            divisor = (norm + NORM_EPSILON) / max_norm if max_norm > 0 else 1.0
+            if divisor > 1:
+                torch._foreach_div_(gradients, divisor)
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate
+            self.optimizer.step()
+            for name, parameter in self.parameters.items():
+                if self.masters[name] is not parameter:
+                    parameter.copy_(self.masters[name])
+        self.optimizer.zero_grad()
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masters and moments, as `load_state_dict` takes them."""
+        return {"masters": dict(self.masters), "adamw": self.optimizer.state_dict()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state. Raises ValueError when it is of other parameters."""
+        if set(state["masters"]) != set(self.masters):
+            odd = sorted(set(state["masters"]) ^ set(self.masters))
+            raise ValueError(f"the optimizer state is of other parameters: {', '.join(odd[:5])}")
+        for name, master in self.masters.items():
+            master.copy_(state["masters"][name])
+            self.parameters[name].copy_(master)
+        self.optimizer.load_state_dict(state["adamw"])
+
+
+def global_norm(gradients: Sequence[Tensor]) -> float:
+    """The L2 norm of all gradients together, summed in double."""
+    if not gradients:
+        return 0.0
+    norms = [torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in gradients]
+    return float(torch.stack(norms).square().sum().sqrt())
