@@ -1,0 +1,171 @@
+"""Checkpoints of a training run: whole or not there, verified when read, written beside the training.
+
+A checkpoint is a folder `step-N` of safetensors files, a `record.json` and a manifest with the size and checksum of
+every file. It is written as `step-N.tmp`, synced to the disk and renamed, so that a folder called `step-N` is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sora_cli.errors import SoraError
+
+PREFIX = "step-"
+MANIFEST = "manifest.json"
+RECORD = "record.json"
+SUFFIX = ".safetensors"
+BLOCK_BYTES = 1 << 22
+
+Files = Mapping[str, Mapping[str, Tensor]]
+
+
+class Checkpointer:
+    """Writes checkpoints into a folder. One is written at a time, by a thread of its own."""
+
+    def __init__(self, folder: Path, *, keep: int | None = None) -> None:
+        """keep: complete checkpoints that stay, newest first; None for all."""
+        if keep is not None and keep < 1:
+            raise ValueError(f"at least one checkpoint must stay, not {keep}")
+        self.folder, self.keep = folder, keep
+        self._buffers: dict[tuple[str, str], Tensor] = {}
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    def save(self, step: int, files: Files, record: Mapping[str, Any]) -> None:
+        """Save the state as it is now, and return when it is copied; writing goes on in the background.
+
+        files: name -> tensors, each a file; record: whatever JSON holds. Waits for the checkpoint before, and raises
+        its SoraError if it could not be written.
+        """
+        self.wait()
+        copies = {name: self._copy(name, tensors) for name, tensors in files.items()}
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        text = json.dumps(dict(record), indent=2)
+        self._thread = threading.Thread(target=self._write, args=(step, copies, text), name=f"checkpoint {step}")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Return when nothing is being written. Raises SoraError when the last checkpoint could not be written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise SoraError(
+                f"a checkpoint could not be written into {self.folder}: {error}",
+                hint="earlier checkpoints are whole; make room, and go on from the newest",
+            ) from error
+
+    def _copy(self, file: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copies in main memory, in buffers that are used again by the next checkpoint."""
+        copies = {}
+        for name, tensor in tensors.items():
+            buffer = self._buffers.get((file, name))
+            if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
+                buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.device.type == "cuda")
+                self._buffers[file, name] = buffer
+            copies[name] = buffer.copy_(tensor.detach(), non_blocking=True)
+        return copies
+
+    def _write(self, step: int, files: Files, record: str) -> None:
+        path = self.folder / f"{PREFIX}{step}"
+        temporary = path.with_name(f"{path.name}.tmp")
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            for name, tensors in files.items():
+                save_file(dict(tensors), temporary / f"{name}{SUFFIX}")
+            (temporary / RECORD).write_text(record + "\n", encoding="utf-8")
+            manifest = {file.name: _describe(file) for file in sorted(temporary.iterdir())}
+            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+            for file in (*temporary.iterdir(), temporary):
+                _sync(file)
+            _replace(temporary, path)
+            _sync(self.folder)
+            if self.keep is not None:
+                for old in complete_checkpoints(self.folder)[: -self.keep]:
+                    _remove(old)
+        except Exception as error:
+            self._error = error
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first; folders that are being written or were damaged are left out."""
+    found = [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
+    return [path for path in sorted(found, key=step_of) if not list(_problems(path, check_content=False))]
+
+
+def step_of(path: Path) -> int:
+    """The number of updates at which a checkpoint was made."""
+    return int(path.name.removeprefix(PREFIX))
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """The files and the record of a checkpoint. Raises SoraError naming what is missing, cut off or changed."""
+    if problems := list(_problems(path, check_content=True)):
+        raise SoraError(f"the checkpoint {path} is damaged", hint="\n".join(problems))
+    try:
+        files = {file.name.removesuffix(SUFFIX): load_file(file) for file in sorted(path.glob(f"*{SUFFIX}"))}
+    except SafetensorError as error:
+        raise SoraError(f"the checkpoint {path} is damaged: {error}") from error
+    return files, json.loads((path / RECORD).read_text(encoding="utf-8"))
+
+
+def _problems(path: Path, *, check_content: bool) -> Iterator[str]:
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        yield f"{MANIFEST}: {error}"
+        return
+    for name, wanted in manifest.items():
+        file = path / name
+        if not file.is_file():
+            yield f"{name} is missing"
+        elif file.stat().st_size != wanted["bytes"]:
+            yield f"{name} has {file.stat().st_size} bytes instead of {wanted['bytes']}"
+        elif check_content and _describe(file) != wanted:
+            yield f"{name} has changed since it was written"
+
+
+def _describe(file: Path) -> dict[str, Any]:
+    digest = hashlib.blake2b(digest_size=16)
+    with file.open("rb") as stream:
+        while block := stream.read(BLOCK_BYTES):
+            digest.update(block)
+    return {"bytes": file.stat().st_size, "blake2b": digest.hexdigest()}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Rename; a checkpoint of the same step makes way first."""
+    if path.exists():
+        _remove(path)
+    temporary.rename(path)
+
+
+def _remove(path: Path) -> None:
+    """Under another name first, so that a folder that is half deleted is not taken for a checkpoint."""
+    doomed = path.with_name(f"{path.name}.old")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
