@@ -42,6 +42,10 @@ class MissingError(SoraError):
         super().__init__(message, hint=hint, exit_code=EXIT_MISSING)
 
 
+class NotEnoughMemoryError(SoraError):
+    """The device has no memory for what was asked."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """The line "did you mean 'x'?" for the closest known word, or None when nothing is close."""
     import difflib

@@ -58,6 +58,22 @@ def test_one_message_when_a_process_fails(executable: Executable) -> None:
     assert not processes_with(executable.folder)
 
 
+def test_out_of_memory_on_processes_that_share_a_clip(executable: Executable) -> None:
+    """They are started once more with one row at a time, then it is an error with advice."""
+    shared = ("generate", "a", "b", *TINY[:-1], "2", "--steps", "4")
+    executable(*shared, "-o", "all", TINY_SHARED="1")
+    done = executable(*shared, "-o", "out", TINY_SHARED="1", TINY_ROWS="1")
+    assert done.stderr.count("out of memory; once more with one row of the batch at a time") == 1
+    assert done.stdout == "out/a-42.mp4\nout/b-42.mp4\n"
+    for prompt in "ab":
+        first, second = (frames_of(executable.folder / f"{name}/{prompt}-42.mp4") for name in ("all", "out"))
+        assert psnr(first, second) >= 50
+    done = executable(*shared, "-o", "none", code=1, TINY_SHARED="1", TINY_ROWS="0")
+    assert done.stderr.count("error:") == 1
+    assert "not enough memory on cpu for 64x96, 17 frames" in done.stderr
+    assert not processes_with(executable.folder)
+
+
 def test_a_model_that_cannot_be_split(executable: Executable) -> None:
     done = executable("generate", "a", *TINY[:-2], "--steps", "4", "-o", "x.mp4", code=2)
     assert "this model cannot be split over processes that share a clip" in done.stderr

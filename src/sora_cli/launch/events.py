@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sora_cli import console as consoles
 from sora_cli.console import Console, Progress
-from sora_cli.errors import SoraError
+from sora_cli.errors import NotEnoughMemoryError, SoraError
 
 
 def events_path(folder: Path, rank: int) -> Path:
@@ -47,7 +47,8 @@ class EventConsole(Console):
 
     def error(self, error: SoraError) -> None:
         """As the console, with the exit code."""
-        self._write("error", at=time.time(), message=error.message, hint=error.hint, exit_code=error.exit_code)
+        content = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        self._write("error", at=time.time(), is_memory=isinstance(error, NotEnoughMemoryError), **content)
 
     @contextlib.contextmanager
     def progress(self, description: str, total: int) -> Iterator[Progress]:
@@ -91,11 +92,11 @@ def use_event_console(path: Path, *, is_spokesman: bool) -> EventConsole:
 class Replay:
     """Says in this process what the others wrote. Results come in the order of `order`, whoever is ready first."""
 
-    def __init__(self, folder: Path, num_processes: int, order: list[str]) -> None:
-        """order: the values of all results that may come."""
+    def __init__(self, folder: Path, num_processes: int, order: list[str], said: Sequence[str] = ()) -> None:
+        """order: the values of all results that may come; said: values of results that are not said again."""
         self.paths = [events_path(folder, rank) for rank in range(num_processes)]
         self.read = [0] * num_processes
-        self.order = order
+        self.order, self.said = order, frozenset(said)
         self.waiting: dict[str, Any] = {}
         self.error: SoraError | None = None
         self._failed_at = float("inf")
@@ -123,8 +124,9 @@ class Replay:
                 # The first counts; later ones are mostly about the connection to the first.
                 if event["at"] < self._failed_at:
                     self._failed_at = event["at"]
-                    self.error = SoraError(event["message"], hint=event["hint"], exit_code=event["exit_code"])
-            case "result":
+                    kind = NotEnoughMemoryError if event["is_memory"] else SoraError
+                    self.error = kind(event["message"], hint=event["hint"], exit_code=event["exit_code"])
+            case "result" if event["value"] not in self.said:
                 self.waiting[event["value"]] = event["record"]
                 while self.order and self.order[0] in self.waiting:
                     value = self.order.pop(0)

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config.schema import PromptSection
-from ..errors import SoraError, UsageError
+from ..console import get_console
+from ..errors import NotEnoughMemoryError, SoraError, UsageError
 from ..text.prompts import read_prompts
 from . import machine
 from .events import Replay
@@ -96,16 +97,32 @@ def machines(hardware: HardwareSection) -> SlurmNodes:
 def run_processes(resolved: Resolved, *, num_batches: int, paths: Sequence[Path], done: Iterable[Path]) -> None:
     """Run on several processes, say what they say, and return when all clips are made.
 
-    num_batches, paths: of the plan; done: clips that are there already. Raises the SoraError of the first process that
-    failed, after all have ended; after Ctrl-C or a termination signal KeyboardInterrupt.
+    num_batches, paths: of the plan; done: clips that are there already. Processes that share a clip are started once
+    more, with less at a time, when one runs out of memory: alone it cannot try again while the others wait for it.
+    Raises the SoraError of the first process that failed, after all have ended; after Ctrl-C or a termination signal
+    KeyboardInterrupt.
     """
+    content = run_file_content(resolved, num_batches, done)
+    order = [str(path) for path in paths]
+    try:
+        _run_once(resolved, content, order)
+    except NotEnoughMemoryError:
+        if content["sequence"] == 1:
+            raise
+        get_console().note("out of memory; once more with one row of the batch at a time")
+        made = [str(path) for path in paths if str(path) not in order]
+        _run_once(resolved, {**content, "done": [*content["done"], *made], "one_row": True}, order, said=made)
+
+
+def _run_once(resolved: Resolved, content: Mapping[str, Any], order: list[str], said: Sequence[str] = ()) -> None:
+    """Start the processes and follow them to their end. order: results to come, taken out of it when they are said."""
     folder = Path(tempfile.mkdtemp(prefix="sora-"))
     try:
         run_file = folder / "run.json"
-        run_file.write_text(json.dumps(run_file_content(resolved, num_batches, done)), encoding="utf-8")
+        run_file.write_text(json.dumps(content), encoding="utf-8")
         line = launch_line(resolved, run_file)
         assert line is not None  # there are several processes
-        replay = Replay(folder, resolved.config.hardware.gpus, [str(path) for path in paths])
+        replay = Replay(folder, resolved.config.hardware.gpus, order, said)
         with (folder / "torchrun.log").open("wb") as log:
             # In a session of its own, so that Ctrl-C reaches this process alone, which then ends all of them.
             process = subprocess.Popen(

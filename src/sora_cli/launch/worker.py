@@ -54,7 +54,7 @@ def make_share(run: dict[str, Any]) -> None:
     team = join_team(run["device"], run["sequence"])
     from sora_cli.tasks.sampling import make_clips
 
-    make_clips(plan, plugins, done=frozenset(map(Path, run["done"])), team=team)
+    make_clips(plan, plugins, done=frozenset(map(Path, run["done"])), team=team, is_tight=run.get("one_row", False))
     import torch.distributed as dist
 
     # The last to finish ends the run; leaving early would close connections that others still use.

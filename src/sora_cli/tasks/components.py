@@ -48,6 +48,7 @@ class Parts:
         is_planned = self.device.type == "cuda"
         self.decode_frames = plan.memory.decode_frames if is_planned else plan.config.hardware.decode_frames
         self.offload = plan.memory.offload if is_planned else "none"
+        self.is_tight = False
 
     def encode(self, texts: Sequence[str]) -> list[TextEmbedding]:
         """Embeddings of texts, in main memory and without padding; the text encoder is gone afterwards.

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sora_cli.console import get_console
-from sora_cli.errors import SoraError, UsageError
+from sora_cli.errors import NotEnoughMemoryError, UsageError
 from sora_cli.launch.mesh import Team
 from sora_cli.plugin.protocols import SampleRequest, TextEmbedding
 from sora_cli.video.io import write_image, write_video
@@ -34,15 +34,24 @@ KEEP_SECONDS = 0.5
 KEEP_SHARE = 0.05
 
 
-def make_clips(plan: GeneratePlan, plugins: Plugins, *, done: frozenset[Path], team: Team | None = None) -> None:
+def make_clips(
+    plan: GeneratePlan,
+    plugins: Plugins,
+    *,
+    done: frozenset[Path],
+    team: Team | None = None,
+    is_tight: bool = False,
+) -> None:
     """Make every clip whose path is not in `done`, printing each path, in order, when its file is complete.
 
     team: this process among several; it makes its batches and, unless it leads its group, neither decodes nor writes.
+    is_tight: call the network with one row at a time from the start.
     """
     console = get_console()
     specs = plan.components
     team = team or Team()
     parts = Parts(plan, plugins, team)
+    parts.is_tight = is_tight
     names = dict.fromkeys((specs.model.name, specs.vae.name, specs.text_encoder.name))
     console.note(f"loading {', '.join(names)} ...")
     console.note(f"running on {parts.device.type} in {str(parts.dtype).removeprefix('torch.')}")
@@ -59,12 +68,12 @@ def make_clips(plan: GeneratePlan, plugins: Plugins, *, done: frozenset[Path], t
                 raise out_of_memory(plan, parts, len(batch)) from error
 
 
-def out_of_memory(plan: GeneratePlan, parts: Parts, count: int) -> SoraError:
+def out_of_memory(plan: GeneratePlan, parts: Parts, count: int) -> NotEnoughMemoryError:
     """The error after the last way to save memory has been tried."""
     ways = ["a smaller --res or --len", "--batch-size 1"]
     if parts.device.type == "cuda" and parts.offload != "block":
         ways.append("--offload block")
-    return SoraError(
+    return NotEnoughMemoryError(
         f"not enough memory on {parts.device.type} for {plan.shape.height}x{plan.shape.width}, "
         f"{plan.shape.num_frames} frames, {count} at a time",
         hint=f"try {', or '.join(ways)}",
@@ -200,10 +209,12 @@ def _sample(plan: GeneratePlan, parts: Parts, texts: TextCache, clips: Sequence[
     parts.enter("model")
     # On a CPU a batch is no faster than its clips; one by one each is bit for bit what it is alone.
     model = OneByOne(parts.model, len(clips)) if parts.device.type == "cpu" else parts.model
+    if parts.is_tight:
+        return _run_sampler(plan, parts, OneByOne(parts.model, 2 * len(clips)), request, clips, keeper)
     try:
         return _run_sampler(plan, parts, model, request, clips, keeper)
     except (RuntimeError, MemoryError) as error:
-        # The other processes of a group would wait for this one's part of the call that failed.
+        # The other processes of a group would wait for this one's part of the call: all of them are started again.
         if not is_out_of_memory(error) or parts.team.sequence_size > 1:
             raise
     get_console().note("out of memory; once more with one row of the batch at a time")

@@ -1,10 +1,13 @@
 """A model of a few hundred parameters with its autoencoder and text encoder, for tests of the real executable.
 
 The environment variables TINY_STEP_SECONDS and TINY_DECODE_SECONDS slow it down, so that a test can interrupt it;
-TINY_FAIL makes it fail with that message.
+TINY_FAIL makes it fail with that message, and TINY_ROWS when it is called with more rows. With TINY_SHARED processes
+may share a clip; each then does all of the work.
 """
 
 from __future__ import annotations
+
+import os
 
 from sora_cli import Constraints, ModelSpec, TextEncoderSpec, VAESpec, Weights, hookimpl
 
@@ -24,6 +27,7 @@ def sora_models() -> list[ModelSpec]:
             text_encoder="tiny-text",
             constraints=Constraints(max_frames=64),
             note="tiny makes coloured noise",
+            shard="sora_tiny.parts:share" if "TINY_SHARED" in os.environ else None,
         )
     ]
 
