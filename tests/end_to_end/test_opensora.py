@@ -176,9 +176,9 @@ def test_the_plan_follows_the_free_memory_of_a_gpu(
 
 
 def test_little_main_memory_is_said(sora: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from sora_cli.tasks import plan
+    from sora_cli.tasks import run_memory
 
-    monkeypatch.setattr(plan, "main_memory_gib", lambda: 8.0)
+    monkeypatch.setattr(run_memory, "main_memory_gib", lambda: 8.0)
     done = sora("generate", "a cat", *SHAPE, "--dry-run")
     assert done.code == 0, done.err
     assert "GiB of main memory, and 8.0 GiB are free" in done.err
