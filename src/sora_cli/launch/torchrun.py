@@ -107,7 +107,8 @@ def run_processes(resolved: Resolved, *, num_batches: int, paths: Sequence[Path]
     try:
         _run_once(resolved, content, order)
     except NotEnoughMemoryError:
-        if content["sequence"] == 1:
+        # The processes of other machines have ended, and are not started again from here.
+        if content["sequence"] == 1 or machines(resolved.config.hardware).nnodes > 1:
             raise
         get_console().note("out of memory; once more with one row of the batch at a time")
         made = [str(path) for path in paths if str(path) not in order]
@@ -153,6 +154,8 @@ def run_file_content(resolved: Resolved, num_batches: int, done: Iterable[Path])
         "config": config.model_dump(mode="json"),
         "origins": dict(resolved.origins),
         "device": "cpu" if hardware.device == "cpu" else "cuda",
+        # As it is before any of them starts, so that all make the same plan.
+        "free_gib": machine.gpu_free_gib(),
         "sequence": sequence_degree(count, num_batches, hardware.sequence_parallel),
         "done": [str(path) for path in done],
     }

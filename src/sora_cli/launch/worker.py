@@ -50,7 +50,7 @@ def make_share(run: dict[str, Any]) -> None:
 
     plugins = get_plugins()
     resolved = Resolved(GenerateConfig.model_validate(run["config"]), run["origins"])
-    plan = plan_generate(resolved, plugins)
+    plan = plan_generate(resolved, plugins, free_gib=run["free_gib"])
     team = join_team(run["device"], run["sequence"])
     from sora_cli.tasks.sampling import make_clips
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sora_cli import version
 from sora_cli.config.settings import settings_of
 from sora_cli.errors import MissingError, UsageError
+from sora_cli.launch.machine import gpu_free_gib
 from sora_cli.plugin.manager import load_attribute
 from sora_cli.plugin.specs import (
     ModelSpec,
@@ -119,11 +120,14 @@ class GeneratePlan:
         return [self.clips[start : start + size] for start in range(0, len(self.clips), size)]
 
 
-def plan_generate(resolved: Resolved, plugins: Plugins, *, need_weights: bool = True) -> GeneratePlan:
+def plan_generate(
+    resolved: Resolved, plugins: Plugins, *, need_weights: bool = True, free_gib: float | None = None
+) -> GeneratePlan:
     """Work out a run of `sora generate`. Reads the prompt file and looks for weights, writes nothing.
 
-    need_weights: False lets weights be absent (for a dry run). Raises SoraError for all that can be wrong at this
-    point: prompts, sizes, options, names, missing weights.
+    need_weights: False lets weights be absent (for a dry run). free_gib: free memory of a GPU, asked of the driver when
+    it is not given. Raises SoraError for all that can be wrong at this point: prompts, sizes, options, names, missing
+    weights.
     """
     config = resolved.config
     components = find_components(config, plugins)
@@ -149,7 +153,9 @@ def plan_generate(resolved: Resolved, plugins: Plugins, *, need_weights: bool = 
         **components.model.variants[variant],
         **(weights.model.config() if weights.model is not None else {}),
     }
-    memory = plan_run_memory(resolved, components, weights, shape, model_config, text_dtype)
+    memory = plan_run_memory(
+        resolved, components, weights, shape, model_config, text_dtype, gpu_free_gib() if free_gib is None else free_gib
+    )
     if note := main_memory_note(memory):
         notes.append(note)
     plan = GeneratePlan(

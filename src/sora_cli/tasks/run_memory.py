@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sora_cli.acceleration.memory_plan import MemoryPlan, PartEstimates, plan_memory
 from sora_cli.errors import SoraError, UsageError
-from sora_cli.launch.machine import gpu_free_gib, gpu_memory_gib, main_memory_gib
+from sora_cli.launch.machine import gpu_memory_gib, main_memory_gib
 from sora_cli.plugin.manager import load_attribute
 from sora_cli.plugin.specs import ModelSpec, PartMemory, TextEncoderSpec, VAESpec
 from sora_cli.video.shapes import ClipShape, resolve_shape
@@ -31,10 +31,12 @@ def plan_run_memory(
     shape: ClipShape,
     model_config: Mapping[str, Any],
     text_dtype: str,
+    free_gib: float,
 ) -> MemoryPlan:
     """The memory plan of a run. What a launch preset says about offloading is only a suggestion and gives way to it.
 
-    Raises SoraError when the run does not fit the GPU in any way the user left open.
+    free_gib: free memory of the GPU that has least, 0 without one. Raises SoraError when the run does not fit it in
+    any way the user left open.
     """
     hardware = resolved.config.hardware
     is_on_gpu = hardware.device in ("auto", "cuda") and gpu_memory_gib() > 0
@@ -47,7 +49,7 @@ def plan_run_memory(
     def plan_for(shape: ClipShape) -> MemoryPlan:
         return plan_memory(
             run_estimates(resolved.config, components, weights, shape, model_config, text_dtype),
-            available=gpu_free_gib() if is_on_gpu else None,
+            available=free_gib if is_on_gpu else None,
             offload=(asked("offload") or "auto") if is_on_gpu else "none",
             text_device=hardware.text_device if is_on_gpu else "same",
             decode_frames=asked("decode_frames"),
