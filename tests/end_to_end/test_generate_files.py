@@ -109,10 +109,13 @@ def test_only_the_first_part_of_a_prompt_is_used_and_said(sora_tiny: TinyRun) ->
 
 
 def test_a_prompt_that_is_not_read_to_its_end_is_named(sora_tiny: TinyRun) -> None:
-    done = sora_tiny(["short", "a cat " * 20], "--frames", "1", "--batch-size", "2")
-    said = [line for line in done.err.splitlines() if "the prompt is longer than the 32 tokens" in line]
-    assert len(said) == 1
-    assert said[0].startswith("a-cat-a-cat")
+    exact = "thirty-one letters are all read"
+    assert len(exact) == 31
+    done = sora_tiny([exact, "a cat " * 20], "--frames", "1", "--batch-size", "2", "--negative-prompt", "a dog " * 10)
+    said = [line for line in done.err.splitlines() if "of a prompt are not read" in line]
+    assert [line.split("only its start: ")[1][:5] for line in said] == ["a cat", "a dog"]
+    assert "the last 89 tokens" in said[0]
+    assert "the last 29 tokens" in said[1]
 
 
 def test_a_dry_run_shows_the_launch_line(sora_tiny: TinyRun) -> None:

@@ -104,6 +104,13 @@ def test_the_released_file_fits(name, network):
     }
 
 
+def test_the_micro_frame_size_of_a_file_is_not_followed():
+    """Released code puts 17 in its place, and the models know no other code."""
+    assert VideoAutoencoderConfig.from_mapping({**TINY, "micro_frame_size": None}).micro_frame_size == 17
+    with pytest.raises(ValueError, match="micro_frame_size 0 must be at least 1"):
+        VideoAutoencoderConfig(micro_frame_size=0)
+
+
 def test_parameters_of_the_estimate():
     with torch.device("meta"):
         assert sum(parameter.numel() for parameter in VideoAutoencoder().parameters()) == PARAMETERS

@@ -132,6 +132,18 @@ def test_training_times(options, median):
     assert bool((t == t.round()).all()) is options.get("use_discrete_timesteps", False)
 
 
+def test_training_times_are_shifted_in_the_number_format_asked_for():
+    """The reference trains with sizes in bfloat16 (schedulers.md): 854 counts as 856."""
+    size = {"height": one(854), "width": one(480), "num_frames": one(102)}
+    rough = {name: value.bfloat16() for name, value in size.items()}
+    flow = RectifiedFlow({**SHIFTED, "info_dtype": "bfloat16"})
+    plain = RectifiedFlow().draw_times(50, generator=torch.Generator().manual_seed(0))
+    shifted = flow.draw_times(50, **size, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(shifted, transform_timesteps(plain, *rough.values()), rtol=0, atol=0)
+    exact = RectifiedFlow(SHIFTED).draw_times(50, **size, generator=torch.Generator().manual_seed(0))
+    assert (shifted - exact).abs().max() > 0.1
+
+
 def test_training_times_follow_the_size():
     flow = RectifiedFlow(SHIFTED)
     size = {"height": one(720), "width": one(1280), "num_frames": one(102)}

@@ -114,7 +114,10 @@ def test_batch_of_two_equals_two_singles(network, guidance, mask):
 def test_null_text_is_the_start_of_the_table(network):
     null = network.null_text(3, 4)
     assert null.shape == (3, 1, 4, 8)
-    assert torch.equal(null[2, 0], network.y_embedder.y_embedding[:4])
+    table = network.y_embedder.y_embedding
+    assert torch.equal(null[2, 0], table[:4])
+    longer = network.null_text(1, len(table) + 2)[0, 0]
+    assert torch.equal(longer, torch.cat([table, table[-1:], table[-1:]]))
 
 
 def test_text_is_projected_once_for_all_steps(network):

@@ -174,15 +174,19 @@ def test_captions_are_dropped_in_training_only(network, inputs):
         kept = model(**given)
         null = model(**{**given, "y": model.null_text(2, 6)})
         dropped = model.train()(**given)
+        text = model.encode_text(given["y"], given["mask"])
+        torch.testing.assert_close(model(**{**given, "y": text, "mask": None}), kept, msg="text made before is kept")
     torch.testing.assert_close(dropped, null, rtol=0, atol=0)
     assert (dropped - kept).abs().max() > 0.01
 
 
 def test_caption_drop_rate(network):
-    embedder = network(class_dropout_prob=0.1).y_embedder.train()
+    embedder = network(class_dropout_prob=0.1).y_embedder
+    assert embedder.draw_drop_ids(4) is None
+    embedder.train()
     torch.manual_seed(0)
     y = torch.full((2000, 1, 6, 20), 7.0)
-    rate = (embedder.drop(y, None) != 7.0).flatten(1).all(dim=1).float().mean().item()
+    rate = (embedder.drop(y, embedder.draw_drop_ids(len(y))) != 7.0).flatten(1).all(dim=1).float().mean().item()
     # standard deviation of the mean: sqrt(0.1 * 0.9 / 2000) = 0.0067
     assert abs(rate - 0.1) < 0.027
 

@@ -74,7 +74,7 @@ def test_empty_and_long_prompts(encoder):
     ids, mask = encoder.tokenize([long])
     assert bool(mask.all())
     assert ids[0, -1] == 1
-    assert encoder.tokens_cut(long) > 0
+    assert encoder.tokens_cut(long) == len(encoder.tokenizer(long)["input_ids"]) - MAX_TOKENS > 0
     assert encoder.tokens_cut("a fox") == 0
 
 
@@ -85,6 +85,15 @@ def test_number_formats(folder, encoder):
     assert bf16.dtype == int8.dtype == torch.bfloat16
     for rough, limit in ((bf16, 0.02), (int8, 0.05)):
         assert (rough.float() - exact).norm() / exact.norm() < limit
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+def test_the_embedding_table_is_in_memory_once(folder, dtype):
+    network = load(located(folder), CPU, dtype).network
+    table = network.shared.weight
+    assert table.data_ptr() == network.encoder.embed_tokens.weight.data_ptr()
+    network.double()
+    assert network.shared.weight.data_ptr() == network.encoder.embed_tokens.weight.data_ptr(), "moved as one"
 
 
 def test_blocks_are_in_order(encoder):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sora_cli.errors import UsageError
-from sora_cli.tasks.components import available_cores, choose_device, choose_dtype, cpu_has_bf16
+from sora_cli.tasks.components import available_cores, choose_device, choose_dtype, choose_vae_dtype, cpu_has_bf16
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,18 @@ def test_choose_dtype() -> None:
     assert choose_dtype("auto", mps) is torch.float32
     assert choose_dtype("auto", cpu) is (torch.bfloat16 if cpu_has_bf16() else torch.float32)
     assert choose_dtype("fp16", cpu) is torch.float16
+
+
+def test_an_autoencoder_never_computes_in_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda, mps = (torch.device(name) for name in ("cpu", "cuda", "mps"))
+    assert choose_vae_dtype(torch.float32, cuda) is torch.float32
+    assert choose_vae_dtype(torch.bfloat16, cuda) is torch.bfloat16
+    for has_bf16, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has_bf16=has_bf16, **_: has_bf16)
+        monkeypatch.setattr("sora_cli.tasks.components.cpu_has_bf16", lambda has_bf16=has_bf16: has_bf16)
+        assert choose_vae_dtype(torch.float16, cuda) is expected
+        assert choose_vae_dtype(torch.float16, cpu) is expected
+    assert choose_vae_dtype(torch.float16, mps) is torch.float32
 
 
 def test_choose_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,23 @@ def test_parameters_get_the_dtype_and_buffers_keep_theirs(tmp_path: Path) -> Non
     assert network.table.dtype == torch.float32
 
 
+def test_a_tensor_with_two_names_stays_one(tmp_path: Path) -> None:
+    class Twins(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right, self.other = nn.Linear(3, 2), nn.Linear(3, 2), nn.Linear(3, 2)
+
+    weights = saved(tmp_path / "w.safetensors", Twins().state_dict())
+
+    def map_keys(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {**tensors, "right.weight": tensors["left.weight"].view(2, 3)}
+
+    network = load_network(
+        Twins, weights, what="twins", device=torch.device("cpu"), dtype=torch.bfloat16, map_keys=map_keys
+    )
+    assert network.left.weight.data_ptr() == network.right.weight.data_ptr() != network.other.weight.data_ptr()
+
+
 def test_keys_are_mapped(tmp_path: Path) -> None:
     released = {f"module.{key}": tensor for key, tensor in Net().state_dict().items()}
     weights = saved(tmp_path / "w.safetensors", released)

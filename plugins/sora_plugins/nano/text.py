@@ -90,6 +90,10 @@ class WordTableEncoder:
         # Special names in the text ("[SEP]") are ordinary characters here: users do not get to place them.
         return [*self._tokenizer.encode(prompt, add_special_tokens=False).ids[: max_tokens - 1], self._end]
 
+    def tokens_cut(self, prompt: str) -> int:
+        """How many pieces of a prompt are not read."""
+        return max(0, len(self._tokenizer.encode(prompt, add_special_tokens=False).ids) - (MAX_TOKENS - 1))
+
     def encode(self, prompts: list[str], max_tokens: int = MAX_TOKENS) -> TextEmbedding:
         """Encode prompts, padded with zeros to `max_tokens`: embeddings [n, 1, L, width] and mask [n, L]."""
         if max_tokens < 1:

@@ -73,10 +73,16 @@ class VideoAutoencoderConfig:
     shift: Constants = SHIFT
     scale: Constants = SCALE
 
+    def __post_init__(self) -> None:
+        if self.micro_frame_size is not None and self.micro_frame_size < 1:
+            raise ValueError(f"micro_frame_size {self.micro_frame_size} must be at least 1, or None")
+
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> VideoAutoencoderConfig:
         """Read a config.json; what it does not say is as released.
 
+        Its micro_frame_size is not read: the released models were trained and sampled with 17 whatever the file says,
+        and another number is another code.
         A network of another size names its sizes in `vae_2d` or `vae_2d.architecture` (as the config.json of a spatial
         autoencoder does) and in `vae_temporal`.
         """
@@ -86,8 +92,6 @@ class VideoAutoencoderConfig:
             if values.get(name) is not None:
                 value = values[name]
                 chosen[name] = tuple(map(float, value)) if isinstance(value, list | tuple) else float(value)
-        if "micro_frame_size" in values:
-            chosen["micro_frame_size"] = values["micro_frame_size"]
         if "scaling_factor" in spatial:
             chosen["scaling_factor"] = float(spatial["scaling_factor"])
         return cls(

@@ -176,19 +176,24 @@ class RectifiedFlow:
         latent_frames: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Draw training times (batch,), shifted by the size information when the transform is on."""
+        """Draw training times (batch,), shifted by the size information when the transform is on.
+
+        height, width, num_frames, latent_frames: (batch,) on the device where the times are wanted; the shift is
+        computed in `info_dtype`. generator: of the CPU, so that every device trains on the same times.
+        """
         draw = torch.randn if self.options.sample_method == "logit-normal" else torch.rand
         t = self.times_from_draws(draw(batch, generator=generator))
         if not self.options.use_timestep_transform:
             return t
         if height is None or width is None or num_frames is None:
             raise ValueError("the time shift needs height, width and num_frames")
+        dtype = _DTYPES[self.options.info_dtype]
         return transform_timesteps(
-            t,
-            height,
-            width,
-            num_frames,
-            latent_frames=latent_frames,
+            t.to(height.device),
+            height.to(dtype),
+            width.to(dtype),
+            num_frames.to(dtype),
+            latent_frames=None if latent_frames is None else latent_frames.to(dtype),
             scale=self.options.transform_scale,
             num_timesteps=self.options.num_timesteps,
         )

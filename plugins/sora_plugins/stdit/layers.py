@@ -186,18 +186,20 @@ class CaptionEmbedder(nn.Module):
         self.drop_probability = drop_probability
         self.register_buffer("y_embedding", torch.randn(max_tokens, in_channels) / in_channels**0.5)
 
+    def draw_drop_ids(self, batch: int) -> Tensor | None:
+        """Which captions of a training batch to drop, (batch,), 1 with the drop probability; None when none can be."""
+        if not self.training or self.drop_probability == 0:
+            return None
+        return (torch.rand(batch, device=self.y_embedding.device) < self.drop_probability).long()
+
     def drop(self, y: Tensor, ids: Tensor | None) -> Tensor:
-        """Replace the captions y (B, 1, L, C) chosen by ids (B,) == 1, or at random in training, by "no text"."""
+        """Replace the captions y (B, 1, L, C) chosen by ids (B,) == 1 by "no text"."""
         if ids is None:
-            if not (self.training and self.drop_probability > 0):
-                return y
-            dropped = torch.rand(len(y), device=y.device) < self.drop_probability
-        else:
-            dropped = ids == 1
+            return y
         rows = len(self.y_embedding)
         if y.shape[2] != rows:
             raise ValueError(f"captions of {y.shape[2]} tokens cannot be dropped: the table has {rows}")
-        return torch.where(dropped[:, None, None, None], self.y_embedding.to(y.dtype), y)
+        return torch.where((ids == 1)[:, None, None, None], self.y_embedding.to(y.dtype), y)
 
     def forward(self, y: Tensor, drop_ids: Tensor | None = None) -> Tensor:
         """y (B, 1, L, C) -> (B, 1, L, D)."""

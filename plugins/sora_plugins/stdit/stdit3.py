@@ -181,8 +181,13 @@ class STDiT3(nn.Module):
         return [block for pair in zip(self.spatial_blocks, self.temporal_blocks, strict=True) for block in pair]
 
     def null_text(self, num_prompts: int, length: int) -> Tensor:
-        """The learned embedding of "no text", (num_prompts, 1, length, C_text), its first `length` rows."""
-        return self.y_embedder.y_embedding[None, None, :length].expand(num_prompts, -1, -1, -1)
+        """The learned embedding of "no text", (num_prompts, 1, length, C_text), its first `length` rows.
+
+        Where the table has fewer, its last row is repeated.
+        """
+        table = self.y_embedder.y_embedding
+        rows = torch.arange(length, device=table.device).clamp(max=len(table) - 1)
+        return table[rows][None, None].expand(num_prompts, -1, -1, -1)
 
     def encode_text(self, y: Tensor, mask: Tensor | None = None) -> PackedText:
         """Text for many calls: given as `y` it is projected once, not at each step. Rows and mask as in `forward`."""
@@ -227,7 +232,8 @@ class STDiT3(nn.Module):
         x: (B, C, T, H, W) noisy latents, any T, H, W. timestep: (B,) in 0 .. 1000. y: text (B, 1, L, C_text), or what
         `encode_text` made of it; mask: (b, L), 1 for real tokens. x_mask: (B, t) bool per patched frame, True =
         generate, False = given (seen as timestep 0). fps, height, width: (b,) frame rate and size in pixels; one size
-        per batch, b divides B. drop_ids: (B,), 1 replaces the caption by "no text". Other size information is accepted
+        per batch, b divides B. drop_ids: (B,), 1 replaces the caption by "no text"; when it is not given, a
+        network in training draws it. Other size information is accepted
         and not used. Returns (B, C or 2C, T, H, W) in float32.
         """
         dtype = self.x_embedder.proj.weight.dtype
@@ -243,7 +249,10 @@ class STDiT3(nn.Module):
         if x_mask is not None:
             v0 = self.t_embedder(torch.zeros_like(timestep)) + fps_vector
             c0 = self.t_block(v0)
-        text = y if isinstance(y, PackedText) else self.pack_text(y, mask, drop_ids)
+        if isinstance(y, PackedText):
+            text = y
+        else:
+            text = self.pack_text(y, mask, self.y_embedder.draw_drop_ids(len(y)) if drop_ids is None else drop_ids)
         if len(text.lengths) != batch:
             raise ValueError(f"{len(text.lengths)} captions for a batch of {batch}")
         rope = self.rotary_tables(grid[0], x.device)

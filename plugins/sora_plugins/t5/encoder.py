@@ -89,6 +89,7 @@ def load(weights: LocatedWeights, device: torch.device, dtype: torch.dtype) -> T
 
     def build() -> nn.Module:
         network = T5EncoderModel(config)
+        network.set_input_embeddings(network.shared)  # one module with two names: moved as one, in memory once
         return quantize_linears(network) if is_int8 else network
 
     def map_keys(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -119,12 +120,10 @@ def read_config(weights: LocatedWeights) -> Any:
 
 
 def encoder_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the encoder out of those of a file; the embedding table may be stored under one of its names."""
+    """The tensors of the encoder out of those of a file. Its embedding table, stored under one name or both, is one."""
     chosen = {name: tensor for name, tensor in tensors.items() if not name.startswith(UNUSED)}
-    for name, other in ((SHARED, EMBEDDING), (EMBEDDING, SHARED)):
-        if name not in chosen and other in chosen:
-            chosen[name] = chosen[other]
-    return chosen
+    table = chosen.get(SHARED, chosen.get(EMBEDDING))
+    return chosen if table is None else {**chosen, SHARED: table, EMBEDDING: table}
 
 
 def quantized_names(config: Any) -> set[str]:

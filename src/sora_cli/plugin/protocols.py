@@ -28,7 +28,11 @@ class TextEncoder(Protocol):
     """
 
     def encode(self, prompts: Sequence[str]) -> TextEmbedding:
-        """Encode n prompts, already carrying score text; the encoder does its own cleaning."""
+        """Encode n prompts, already carrying score text; the encoder does its own cleaning.
+
+        An encoder that reads only so much of a prompt says how much is left out, so that the user can be told, with
+        `tokens_cut(prompt: str) -> int`.
+        """
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from sora_cli.acceleration.attention import choose_attention, set_attention
 from sora_cli.acceleration.offload import offload_blocks
+from sora_cli.console import get_console
 from sora_cli.errors import MissingError, UsageError
 from sora_cli.plugin.manager import load_attribute
 from sora_cli.plugin.protocols import Scheduler, TextEmbedding, TextEncoder, VideoAutoencoder
@@ -33,7 +35,9 @@ BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
 
 
 class Parts:
-    """The parts of a run, each loaded when it is first used. dtype: number format of the network and the autoencoder.
+    """The parts of a run, each loaded when it is first used.
+
+    dtype, vae_dtype: number format of the network and of the autoencoder.
 
     What is on the device at a time follows the memory plan: with offloading, a part leaves it when another one works.
     """
@@ -42,6 +46,7 @@ class Parts:
         self.plan, self.plugins, self.team = plan, plugins, team
         self.device = choose_device(plan.config.hardware.device)
         self.dtype = choose_dtype(plan.config.model.dtype, self.device)
+        self.vae_dtype = choose_vae_dtype(self.dtype, self.device)
         prepare_torch(plan.config.hardware)
         self.attention = choose_attention(plan.config.model.attention, self.device, self.dtype)
         self.scheduler: Scheduler = plugins.load_target(plan.components.scheduler)(plan.scheduler_options)
@@ -62,6 +67,9 @@ class Parts:
         offloaded = offload_blocks(encoder, self.device) if where == "block" and self.device.type == "cuda" else None
         rows = []
         for text in texts:
+            if cut := getattr(encoder, "tokens_cut", lambda _: 0)(text):
+                start = textwrap.shorten(text, 60, placeholder=" ...")
+                get_console().warn(f"the last {cut} tokens of a prompt are not read, only its start: {start}")
             embeddings, mask = encoder.encode([text])
             length = int(mask[0].nonzero().max()) + 1
             rows.append(TextEmbedding(embeddings[0, :, :length].cpu(), _padded(mask[0].cpu(), length)))
@@ -110,7 +118,7 @@ class Parts:
     def vae(self) -> VideoAutoencoder:
         """The autoencoder."""
         vae: VideoAutoencoder = self.plugins.load_target(self.plan.components.vae)(
-            self.plan.weights.vae, self.device, self.dtype
+            self.plan.weights.vae, self.device, self.vae_dtype
         )
         return vae
 
@@ -158,6 +166,18 @@ def choose_dtype(name: DTypeName, device: torch.device) -> torch.dtype:
     if device.type == "cuda" or (device.type == "cpu" and cpu_has_bf16()):
         return torch.bfloat16
     return torch.float32
+
+
+def choose_vae_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The number format of an autoencoder beside a network in `dtype`: never fp16, whose range the released ones leave.
+
+    In place of fp16 it is bf16 where the device computes in it, else fp32.
+    """
+    if dtype != torch.float16:
+        return dtype
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return choose_dtype("auto", device) if device.type == "cpu" else torch.float32
 
 
 def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

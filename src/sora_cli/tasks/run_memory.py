@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Bytes of a number in the network; "auto" is bf16 on a GPU.
 DTYPE_BYTES = {"auto": 2, "bf16": 2, "fp16": 2, "fp32": 4}
+#: The same in the autoencoder, which computes in fp32 beside a network in fp16 where the GPU has no bf16.
+VAE_BYTES = {**DTYPE_BYTES, "fp16": 4}
 
 
 def plan_run_memory(
@@ -89,7 +91,7 @@ def run_estimates(
     return PartEstimates(
         text=_estimate(components.text_encoder, weights.text_encoder, prompts=1, dtype=text_dtype),
         model=model,
-        vae=_vae_estimate(components.vae, weights.vae, shape, bytes_each),
+        vae=_vae_estimate(components.vae, weights.vae, shape, VAE_BYTES[config.model.dtype]),
     )
 
 

@@ -54,7 +54,8 @@ def make_clips(
     parts.is_tight = is_tight
     names = dict.fromkeys((specs.model.name, specs.vae.name, specs.text_encoder.name))
     console.note(f"loading {', '.join(names)} ...")
-    console.note(f"running on {parts.device.type} in {str(parts.dtype).removeprefix('torch.')}")
+    formats = " and ".join(str(each).removeprefix("torch.") for each in dict.fromkeys((parts.dtype, parts.vae_dtype)))
+    console.note(f"running on {parts.device.type} in {formats}")
     console.note(f"attention {parts.attention.name}: {parts.attention.why}")
     batches = [batch for index, batch in enumerate(plan.batches) if team.takes(index)]
     with torch.inference_mode():
@@ -290,9 +291,6 @@ def _sampling_title(clips: Sequence[Clip], step: int) -> str:
 
 def _request(plan: GeneratePlan, parts: Parts, texts: TextCache, clips: Sequence[Clip], noise: Tensor) -> SampleRequest:
     text = texts([clip.text for clip in clips])
-    for clip, row in zip(clips, text.mask, strict=True):
-        if bool(row.all()):
-            get_console().note(f"{clip.path.name}: the prompt is longer than the {len(row)} tokens that are read of it")
     null_embeddings, null_mask = _unconditional(plan, parts, texts, text)
     return SampleRequest(
         noise=noise,

@@ -116,11 +116,16 @@ def _clean(text: str) -> str:
 
 
 def _without_html(text: str) -> str:
+    """The text between tags; text that the parser refuses, such as an unfinished "<![", stays as it is."""
     from bs4 import BeautifulSoup
+    from bs4.builder import ParserRejectedMarkup
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns about captions that look like a file name or an address
-        parsed: str = BeautifulSoup(text, features="html.parser").text
+        try:
+            parsed: str = BeautifulSoup(text, features="html.parser").text
+        except ParserRejectedMarkup:
+            return text
     return parsed
 
 

@@ -49,8 +49,14 @@ def load_network(
     elif problems := tensor_problems(network, tensors):
         get_console().warn("\n  ".join([f"the weights in {weights.folder} do not fit {what}", *problems]))
         tensors = _fitting(build, network, tensors)
-    # One tensor after the other, so that a second copy exists of no more than one.
-    for name in list(tensors):
+    # One tensor after the other, so that a second copy exists of no more than one. A tensor with two names, such as a
+    # table of embeddings that two parts use, stays one tensor.
+    seen: dict[tuple[object, ...], str] = {}
+    firsts = {name: seen.setdefault(_identity(tensor), name) for name, tensor in tensors.items()}
+    for name, first in firsts.items():
+        if name != first:
+            tensors[name] = tensors[first]
+            continue
         is_rounded = name in parameters and tensors[name].is_floating_point()
         tensors[name] = tensors[name].to(device, dtype if is_rounded else tensors[name].dtype)
     network.load_state_dict(tensors, strict=True, assign=True)
@@ -59,6 +65,11 @@ def load_network(
     if left:
         raise TypeError(f"{type(network).__name__} has buffers that are not in its state dict: {', '.join(left)}")
     return network.to(device)
+
+
+def _identity(tensor: Tensor) -> tuple[object, ...]:
+    """Equal for two tensors that are the same bytes seen in the same way."""
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _fitting(build: Callable[[], nn.Module], network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

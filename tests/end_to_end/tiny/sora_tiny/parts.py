@@ -68,6 +68,9 @@ class TinyTextEncoder:
     def __init__(self) -> None:
         self.table = torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
 
+    def tokens_cut(self, prompt: str) -> int:
+        return max(0, len(prompt.encode()) - 31)
+
     def encode(self, prompts: Sequence[str]) -> TextEmbedding:
         ids = torch.zeros(len(prompts), 32, dtype=torch.int64)
         mask = torch.zeros_like(ids)
