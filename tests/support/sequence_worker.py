@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -54,3 +55,6 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    # As the worker of sora does: torch's threads for gradients may abort the usual end of the interpreter.
+    sys.stdout.flush()
+    os._exit(0)
