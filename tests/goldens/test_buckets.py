@@ -7,7 +7,7 @@ import pytest
 from loader import cases, read
 
 from sora_cli.training.buckets import BucketTable
-from sora_cli.training.plan import EpochPlan, feature_batches, fixed_batches
+from sora_cli.training.plan import EpochPlan, FixedPlan, feature_batches
 from sora_cli.video.shapes import resolutions
 
 
@@ -127,13 +127,12 @@ def test_orders(case):
 @pytest.mark.parametrize("case", cases("buckets", "fixed_and_features", "fixed"))
 def test_fixed_sizes(case):
     options = {name: case[name] for name in ("batch_size", "seed", "epoch", "shuffle")}
+    ranks = case["ranks"]
+    plan = FixedPlan(case["n_samples"], (1, 8, 8), num_ranks=ranks, **options)
 
     def batches(start):
-        every = [
-            fixed_batches(case["n_samples"], rank=rank, num_ranks=case["ranks"], start=start, **options)
-            for rank in range(case["ranks"])
-        ]
-        return [[batch.tolist() for batch in own] for own in every]
+        steps = range(start, plan.num_steps(ranks))
+        return [[plan.micro_batch(step * ranks + rank).rows.tolist() for step in steps] for rank in range(ranks)]
 
     assert batches(0) == case["batches_of_rank"]
     assert len(batches(0)[0]) == case["steps_per_epoch"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sora_cli.training.buckets import BucketTable
-from sora_cli.training.plan import EpochPlan, fixed_batches
+from sora_cli.training.plan import EpochPlan, FixedPlan
 
 TABLE = BucketTable({"360p": {51: [[0.7, 1.0], 3], 1: [1.0, 8]}, "144p": {51: [1.0, 4]}})
 
@@ -69,8 +69,27 @@ def test_an_empty_epoch():
 
 
 def test_clips_of_one_size_in_a_random_order():
-    options = {"num_ranks": 2, "seed": 0, "shuffle": True}
-    epochs = [[fixed_batches(40, 4, rank=rank, epoch=epoch, **options) for rank in (0, 1)] for epoch in (0, 0, 1)]
-    orders = [np.concatenate([np.concatenate(own) for own in epoch]).tolist() for epoch in epochs]
-    assert orders[0] == orders[1] != orders[2]
+    plans = [FixedPlan(40, (16, 8, 8), 4, num_ranks=2, seed=0, epoch=epoch) for epoch in (0, 0, 1)]
+    orders = [np.concatenate([plan.micro_batch(number).rows for number in range(len(plan))]) for plan in plans]
+    assert orders[0].tolist() == orders[1].tolist() != orders[2].tolist()
     assert all(sorted(order) == list(range(40)) for order in orders)
+
+
+def test_clips_of_one_size_go_on_with_other_ranks():
+    first = FixedPlan(40, (16, 8, 8), 4, num_ranks=2, seed=0, epoch=0)
+    done = np.concatenate([first.micro_batch(number).rows for number in range(4)])
+    rest = FixedPlan(40, (16, 8, 8), 4, num_ranks=3, seed=0, epoch=0, start=4)
+    assert (rest.num_steps(3, 4), len(rest)) == (2, 10)
+    left = np.concatenate([rest.micro_batch(number).rows for number in range(4, 10)])
+    assert sorted([*done, *left]) == list(range(40))
+    with pytest.raises(ValueError, match="for 3 ranks"):
+        rest.num_steps(2)
+
+
+def test_spares_are_other_rows_of_the_bucket():
+    found = TABLE.assign(*(np.full(30, value) for value in (60, 360, 640)), seed=0, epoch=0)
+    plan = EpochPlan(TABLE, found, seed=0, epoch=0)
+    spares, used = plan.spares(1, 8), plan.micro_batch(1).rows
+    assert len(spares) == len(set(spares)) > 3
+    assert not set(spares) & set(used)
+    assert plan.spares(1, 8).tolist() == spares.tolist() != plan.spares(2, 8).tolist()

@@ -89,6 +89,11 @@ class EpochPlan:
         is_repeat = np.logical_or(places >= bucket.num_rows, is_past)
         return MicroBatch(self.table.size(bucket.pair, bucket.aspect), bucket.rows[places], is_repeat)
 
+    def spares(self, number: int, count: int) -> NDArray[np.int64]:
+        """Up to `count` rows of the same bucket, drawn at random; not those of the micro-batch if there are others."""
+        bucket = self.buckets[self._of_batch[number % len(self)]]
+        return _spares(bucket.rows, self.micro_batch(number).rows, count, (self.seed, self.epoch, "spares", number))
+
     def batches(self, rank: int, num_ranks: int, start: int = 0) -> list[MicroBatch]:
         """What one rank trains from micro-batch `start` on."""
         return [self.micro_batch(start + step * num_ranks + rank) for step in range(self.num_steps(num_ranks, start))]
@@ -108,19 +113,61 @@ class EpochPlan:
         return order
 
 
-def fixed_batches(
-    num_rows: int, batch_size: int, *, rank: int, num_ranks: int, seed: int, epoch: int, shuffle: bool, start: int = 0
-) -> list[NDArray[np.int64]]:
-    """The batches of one rank where all clips have one size, from batch `start` on.
+class FixedPlan:
+    """The micro-batches of an epoch where all clips have one size, from micro-batch `start` on.
 
-    All rows, in a random order if asked, are repeated from the first up to a multiple of the ranks and dealt out one by
-    one; what does not fill a rank's last batch is left out.
+    The rows left, in a random order if asked, are repeated from the first up to a multiple of the ranks and dealt out
+    one by one; what does not fill a rank's last batch is left out.
     """
-    rows = np.arange(num_rows)
-    if shuffle:
-        rows = rows[hashed_uniforms(rows, (seed, epoch, "order", "all rows")).argsort(kind="stable")]
-    own = np.resize(rows, -(-num_rows // num_ranks) * num_ranks)[rank::num_ranks]
-    return [own[first : first + batch_size] for first in range(0, len(own) - batch_size + 1, batch_size)][start:]
+
+    def __init__(
+        self,
+        num_rows: int,
+        size: tuple[int, int, int],
+        batch_size: int,
+        *,
+        num_ranks: int,
+        seed: int,
+        epoch: int,
+        shuffle: bool = True,
+        start: int = 0,
+    ) -> None:
+        """size: (frames, height, width) of the clips."""
+        self.size, self.batch_size, self.seed, self.epoch = size, batch_size, seed, epoch
+        self.num_ranks, self.start = num_ranks, start
+        rows = np.arange(num_rows)
+        if shuffle:
+            rows = rows[hashed_uniforms(rows, (seed, epoch, "order", "all rows")).argsort(kind="stable")]
+        self.rows = rows[start * batch_size :]
+
+    def __len__(self) -> int:
+        """Micro-batches over all ranks, with those before `start`."""
+        return self.start + self.num_steps(self.num_ranks, self.start) * self.num_ranks
+
+    def num_steps(self, num_ranks: int, start: int = 0) -> int:
+        """Iterations from micro-batch `start` on."""
+        if num_ranks != self.num_ranks:
+            raise ValueError(f"a plan for {self.num_ranks} ranks cannot be used by {num_ranks}")
+        whole = -(-len(self.rows) // num_ranks) // self.batch_size
+        return max(whole - (start - self.start) // num_ranks, 0)
+
+    def micro_batch(self, number: int) -> MicroBatch:
+        """A micro-batch by number."""
+        step, rank = divmod(number - self.start, self.num_ranks)
+        first = step * self.batch_size
+        places = np.arange(first, first + self.batch_size) * self.num_ranks + rank
+        return MicroBatch(self.size, self.rows[places % len(self.rows)], places >= len(self.rows))
+
+    def spares(self, number: int, count: int) -> NDArray[np.int64]:
+        """As `EpochPlan.spares`, of all rows."""
+        return _spares(self.rows, self.micro_batch(number).rows, count, (self.seed, self.epoch, "spares", number))
+
+
+def _spares(members: NDArray[np.int64], used: NDArray[np.int64], count: int, key: tuple[Any, ...]) -> NDArray[np.int64]:
+    drawn = members[(hashed_uniforms(np.arange(count), key) * len(members)).astype(np.int64)]
+    distinct = drawn[np.sort(np.unique(drawn, return_index=True)[1])]
+    others: NDArray[np.int64] = distinct[~np.isin(distinct, used)]
+    return others if len(others) else distinct
 
 
 def feature_batches(

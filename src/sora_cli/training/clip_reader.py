@@ -1,0 +1,196 @@
+"""Decoding of training clips: only the frames that are used, turned upright.
+
+Frames are numbered in display order. A reader opens a file and gives frames by number; `READERS` names the readers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sora_cli.errors import MissingError
+
+#: Rate of a video that does not say its own, and the rate that stands for pictures.
+UNKNOWN_FPS, IMAGE_FPS = 24.0, 120.0
+MISSING = "the file is missing"
+BROKEN = "it cannot be decoded"
+SHORT = "it has fewer frames than the table says"
+
+
+class BadClipError(Exception):
+    """A clip that cannot be used. reason: one of few, for counting; detail: what exactly."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class Video(Protocol):
+    """An open video."""
+
+    num_frames: int
+    fps: float
+
+    def frames(self, numbers: Sequence[int]) -> Tensor:
+        """Frames (n, 3, H, W) uint8 by number; numbers rise, and may repeat. Raises BadClipError."""
+        ...
+
+
+class Clip(NamedTuple):
+    """Frames (T, 3, H, W) uint8. fps: of the file; interval: frames of the file per frame."""
+
+    frames: Tensor
+    fps: float
+    interval: float
+
+
+def read_clip(
+    path: Path,
+    num_frames: int,
+    choose: Callable[[int], Sequence[int]],
+    *,
+    least_frames: int = 1,
+    reader: str = "pyav",
+) -> Clip:
+    """The frames of a video that `choose` picks. choose(total frames) -> rising frame numbers.
+
+    least_frames: what the table promises; a file with fewer is bad. Raises BadClipError.
+    """
+    from .transforms import effective_interval
+
+    if not path.is_file():
+        raise BadClipError(MISSING)
+    with READERS[reader](path) as video:
+        if video.num_frames < least_frames:
+            raise BadClipError(SHORT, f"{video.num_frames} instead of {least_frames}")
+        try:
+            numbers = list(choose(video.num_frames))
+        except ValueError as error:
+            raise BadClipError(SHORT, str(error)) from error
+        return Clip(video.frames(numbers), video.fps, effective_interval(numbers))
+
+
+def read_image(path: Path) -> Tensor:
+    """A picture (1, 3, H, W) uint8, turned upright; one that is cut off keeps what is there. Raises BadClipError."""
+    from PIL import Image, ImageFile, ImageOps
+
+    if not path.is_file():
+        raise BadClipError(MISSING)
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
+    try:
+        with Image.open(path) as picture:
+            pixels = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    except Exception as error:  # Pillow's decoders raise almost anything for damaged files
+        raise BadClipError(BROKEN, str(error)) from error
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+
+
+# -- PyAV ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _open_pyav(path: Path) -> Iterator[Video]:
+    import av
+
+    try:
+        with av.open(f"file:{path}") as container:
+            yield _PyAvVideo(container)
+    except (av.error.FFmpegError, OSError) as error:
+        raise BadClipError(BROKEN, str(error)) from error
+
+
+class _PyAvVideo:
+    """Frame numbers are places in the sorted display times of all packets, which are read without decoding."""
+
+    def __init__(self, container: Any) -> None:
+        if not container.streams.video:
+            raise BadClipError(BROKEN, "there is no video in it")
+        self.container, self.stream = container, container.streams.video[0]
+        # One thread: several files are decoded at a time by the loader's processes.
+        self.stream.codec_context.thread_count = 1
+        self.fps = float(self.stream.average_rate or UNKNOWN_FPS)
+        packets = [packet for packet in container.demux(self.stream) if packet.size and not packet.is_discard]
+        self.num_frames = len(packets)
+        times = [packet.pts for packet in packets]
+        # Without display times frames can only be counted from the first.
+        self.times = sorted(times) if None not in times and len(set(times)) == len(times) else None
+        self.key_times = sorted(packet.pts for packet in packets if packet.is_keyframe) if self.times else []
+
+    def frames(self, numbers: Sequence[int]) -> Tensor:
+        """As the protocol."""
+        wanted = sorted(set(numbers))
+        found: dict[int, Tensor] = {}
+        for number, frame in self._decoded(wanted[0]):
+            if number in wanted:
+                found[number] = _upright(frame)
+            if number >= wanted[-1]:
+                break
+        if len(found) < len(wanted):
+            raise BadClipError(BROKEN, f"{len(found)} of {len(wanted)} frames came out")
+        sizes = {tuple(frame.shape) for frame in found.values()}
+        if len(sizes) > 1:
+            raise BadClipError(BROKEN, "its frames have several sizes")
+        return torch.stack([found[number] for number in numbers])
+
+    def _decoded(self, first: int) -> Iterator[tuple[int, Any]]:
+        """(number, frame) from the key frame before `first` on."""
+        if self.times is None:
+            self.container.seek(0)
+            yield from enumerate(self.container.decode(self.stream))
+            return
+        start = max((time for time in self.key_times if time <= self.times[first]), default=self.times[0])
+        self.container.seek(start, stream=self.stream, backward=True)
+        place = {time: number for number, time in enumerate(self.times)}
+        for frame in self.container.decode(self.stream):
+            if frame.pts in place:
+                yield place[frame.pts], frame
+
+
+def _upright(frame: Any) -> Tensor:
+    pixels = frame.to_ndarray(format="rgb24")
+    quarters = round(frame.rotation / 90) % 4  # counter-clockwise, as NumPy turns
+    return torch.from_numpy(np.ascontiguousarray(np.rot90(pixels, quarters))).permute(2, 0, 1)
+
+
+# -- decord --------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _open_decord(path: Path) -> Iterator[Video]:
+    try:
+        import decord
+    except ImportError as error:
+        raise MissingError(
+            "the reader decord is not installed", hint="pip install 'sora-cli[decord]', or use --reader pyav"
+        ) from error
+    try:
+        yield _DecordVideo(decord.VideoReader(str(path), num_threads=1))
+    except decord.DECORDError as error:
+        raise BadClipError(BROKEN, str(error).splitlines()[0]) from error
+
+
+class _DecordVideo:
+    """decord turns frames upright by itself."""
+
+    def __init__(self, video: Any) -> None:
+        self.video, self.num_frames = video, len(video)
+        self.fps = float(video.get_avg_fps() or UNKNOWN_FPS)
+
+    def frames(self, numbers: Sequence[int]) -> Tensor:
+        """As the protocol."""
+        pixels: np.ndarray[Any, Any] = self.video.get_batch(list(numbers)).asnumpy()
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+READERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[Video]]] = {
+    "pyav": _open_pyav,
+    "decord": _open_decord,
+}

@@ -1,0 +1,254 @@
+"""From the plan of an epoch to batches of pixels and captions, decoded by worker processes.
+
+Everything of chance in a clip is a hash of seed, epoch and row, so neither the number of workers nor what was decoded
+before changes a batch. A clip that cannot be used is replaced by another one of its bucket, always the same one.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from sora_cli.errors import SoraError
+from sora_cli.text.scores import Scores, append_scores
+
+from .buckets import hashed_uniforms
+from .clip_reader import IMAGE_FPS, BadClipError, read_clip, read_image
+from .plan import MicroBatch
+from .table import ClipRow, ClipTable, clip_path, is_image
+from .transforms import TRANSFORMS, frame_indices, last_start
+
+#: Clips of the bucket that stand by for each batch, beside as many as the batch has.
+SPARES = 16
+NO_FILE = "the path is not allowed"
+
+
+class Plan(Protocol):
+    """The micro-batches of an epoch, numbered over all ranks."""
+
+    def micro_batch(self, number: int) -> MicroBatch:
+        """Its rows and size."""
+        ...
+
+    def spares(self, number: int, count: int) -> NDArray[np.int64]:
+        """Other rows of its bucket."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """How clips are cut and described; see the fields of the same names in the data settings."""
+
+    seed: int
+    epoch: int
+    transform: str = "resize_crop"
+    frame_interval: int = 1
+    exact_stride: bool = False
+    fps_condition: Literal["effective", "source", "nearest"] = "effective"
+    aspect_condition: Literal["h_over_w", "w_over_h"] = "h_over_w"
+    score_captions: bool = False
+    score_drop: float = 0.2
+    reader: str = "pyav"
+    repeat_images: bool = False
+    dtype: torch.dtype = torch.float32
+
+
+class Job(NamedTuple):
+    """What a worker needs for one batch. rows, clips: wanted; spare_rows, spares: to take instead of bad ones."""
+
+    number: int
+    size: tuple[int, int, int]
+    rows: list[int]
+    clips: list[ClipRow]
+    spare_rows: list[int]
+    spares: list[ClipRow]
+
+
+class BadFile(NamedTuple):
+    """A clip that could not be used."""
+
+    row: int
+    path: str
+    reason: str
+    detail: str
+
+
+class Batch(NamedTuple):
+    """Clips of one size. pixels: (B, 3, T, H, W) in [-1, 1]; fps: (B,), the rate that the model is told.
+
+    rows: what was read in the end; bad: what was not.
+    """
+
+    number: int
+    pixels: Tensor
+    texts: list[str]
+    fps: Tensor
+    rows: list[int]
+    bad: list[BadFile]
+
+    def sizes(self, aspect_condition: str = "h_over_w") -> dict[str, Tensor]:
+        """What the model is told of the size: height, width and num_frames in pixels, ar, each (B,) float32."""
+        count, _, frames, height, width = self.pixels.shape
+        aspect = height / width if aspect_condition == "h_over_w" else width / height
+        values = {"height": height, "width": width, "num_frames": frames, "ar": aspect}
+        return {name: torch.full((count,), float(value)) for name, value in values.items()}
+
+
+class ClipDataset(Dataset[Batch]):
+    """Makes the batch of a job."""
+
+    def __init__(self, root: Path, options: ClipOptions) -> None:
+        """root: folder of relative paths."""
+        self.root, self.options = root, options
+
+    def __getitem__(self, job: Job) -> Batch:
+        """The batch. Raises SoraError when its bucket has no clips left that can be read."""
+        bad: list[BadFile] = []
+        spare = iter(zip(job.spare_rows, job.spares, strict=True))
+        rows, pixels, texts, rates = [], [], [], []
+        for wanted in zip(job.rows, job.clips, strict=True):
+            row, clip, (frames, fps) = self._first_readable(wanted, spare, job.size, bad)
+            rows.append(row)
+            pixels.append(frames)
+            rates.append(fps)
+            texts.append(self._caption(row, clip))
+        return Batch(job.number, torch.stack(pixels), texts, torch.tensor(rates), rows, bad)
+
+    def _first_readable(
+        self,
+        wanted: tuple[int, ClipRow],
+        spare: Iterator[tuple[int, ClipRow]],
+        size: tuple[int, int, int],
+        bad: list[BadFile],
+    ) -> tuple[int, ClipRow, tuple[Tensor, float]]:
+        row, clip = wanted
+        while True:
+            try:
+                return row, clip, self._read(row, clip, size)
+            except BadClipError as error:
+                bad.append(BadFile(row, clip.path, error.reason, str(error)))
+            following = next(spare, None)
+            if following is None:
+                lines = [f"row {one.row + 1}, {one.path}: {one.detail}" for one in bad[:5]]
+                raise SoraError(f"{len(bad)} clips of one bucket cannot be read", hint="\n".join(lines))
+            row, clip = following
+
+    def _read(self, row: int, clip: ClipRow, size: tuple[int, int, int]) -> tuple[Tensor, float]:
+        """Pixels (3, T, H, W) and the rate to tell. Raises BadClipError."""
+        num_frames, *target = size
+        options = self.options
+        for_video, for_image = TRANSFORMS[options.transform]
+        try:
+            path = clip_path(self.root, clip.path)
+        except ValueError as error:
+            raise BadClipError(NO_FILE, str(error)) from error
+        try:
+            if is_image(path):
+                pixels = for_image(read_image(path), (target[0], target[1]))[:, None]
+                return pixels.repeat(1, num_frames, 1, 1).to(options.dtype), IMAGE_FPS
+            read = read_clip(
+                path,
+                num_frames,
+                functools.partial(self._frame_numbers, row, num_frames),
+                reader=options.reader,
+            )
+            pixels = for_video(read.frames, (target[0], target[1])).transpose(0, 1)
+        except (RuntimeError, MemoryError, OSError) as error:  # of a picture of absurd size, of a disk that fails
+            raise BadClipError("it cannot be read", str(error).splitlines()[0] if str(error) else "") from error
+        return pixels.to(options.dtype), self._told_rate(read.fps, read.interval)
+
+    def _frame_numbers(self, row: int, num_frames: int, total: int) -> Sequence[int]:
+        interval = self.options.frame_interval
+        choices = last_start(total, num_frames, interval) + 1
+        begin = int(self._uniform(row, "first frame") * choices)
+        return frame_indices(total, num_frames, interval, begin, exact_stride=self.options.exact_stride)
+
+    def _told_rate(self, fps: float, interval: float) -> float:
+        match self.options.fps_condition:
+            case "source":
+                return fps
+            case "nearest":
+                return float(round(fps / interval))
+        return float(fps // self.options.frame_interval)
+
+    def _caption(self, row: int, clip: ClipRow) -> str:
+        """The caption with its scores in the words of the sampler, each left out with the chance that was asked for."""
+        if not self.options.score_captions:
+            return clip.text
+        kept: dict[str, Any] = {
+            name: value.replace("_", " ") if isinstance(value, str) else value
+            for name, value in clip.scores._asdict().items()
+            if value is not None and self._uniform(row, f"score {name}") >= self.options.score_drop
+        }
+        return append_scores(clip.text, Scores(**kept))
+
+    def _uniform(self, row: int, what: str) -> float:
+        return float(hashed_uniforms(np.array([row]), (self.options.seed, self.options.epoch, what))[0])
+
+
+class Jobs(Sampler[Job]):
+    """The jobs of one rank, in order."""
+
+    def __init__(self, table: ClipTable, plan: Plan, numbers: Sequence[int]) -> None:
+        """numbers: of the micro-batches."""
+        self.table, self.plan, self.numbers = table, plan, numbers
+
+    def __len__(self) -> int:
+        """Micro-batches."""
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[Job]:
+        """One after the other; captions and paths are looked up here, so workers hold no table."""
+        for number in self.numbers:
+            batch = self.plan.micro_batch(number)
+            spares = self.plan.spares(number, SPARES + len(batch.rows))
+            yield Job(
+                number,
+                batch.size,
+                batch.rows.tolist(),
+                self.table.rows(batch.rows),
+                spares.tolist(),
+                self.table.rows(spares),
+            )
+
+
+def load_batches(
+    table: ClipTable,
+    plan: Plan,
+    numbers: Sequence[int],
+    options: ClipOptions,
+    *,
+    num_workers: int = 0,
+    prefetch: int | None = None,
+    pin_memory: bool = False,
+) -> DataLoader[Batch]:
+    """The batches of these micro-batches, in order. prefetch: batches ahead for each worker, 2 by default."""
+    return DataLoader(
+        ClipDataset(table.root, options),
+        batch_size=None,
+        sampler=Jobs(table, plan, numbers),
+        num_workers=num_workers,
+        prefetch_factor=prefetch if num_workers else None,
+        pin_memory=pin_memory,
+        worker_init_fn=_prepare_worker,
+        multiprocessing_context=_context() if num_workers else None,
+    )
+
+
+def _prepare_worker(index: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _context() -> Any:
+    """Workers are started from a clean process: one with the threads of torch and polars cannot be copied safely."""
+    return multiprocessing.get_context("forkserver")

@@ -1,0 +1,264 @@
+"""The table of clips that a run trains on: CSV or Parquet, one file or many, checked before anything else happens.
+
+The columns that training uses are copied once into an Arrow file that is mapped into memory, so a table of millions of
+rows costs main memory only for its numbers, and any row can be read at once.
+"""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from sora_cli.errors import SoraError, UsageError, did_you_mean
+from sora_cli.text.scores import Scores
+
+if TYPE_CHECKING:
+    import polars as pl
+    from numpy.typing import NDArray
+
+TABLE_SUFFIXES = (".csv", ".csv.gz", ".parquet", ".parquet.gz", ".parquet.gzip")
+#: Columns of whole numbers from 1.
+SIZES = ("num_frames", "height", "width")
+NUMBERS = (*SIZES, "aes", "flow")
+#: Column -> the part of score text it fills.
+SCORE_COLUMNS = {"aes": "aes", "flow": "motion", "cmotion": "camera"}
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+#: Rows hashed at a time, and bad rows that an error names.
+ROWS_AT_ONCE, MAX_NAMED = 1 << 16, 10
+ROW, SOURCE = "__row", "__file"
+
+
+@dataclass(frozen=True)
+class ClipRow:
+    """One clip. path: as the table names it; scores: of the columns that are filled."""
+
+    path: str
+    text: str
+    scores: Scores
+
+
+class ClipTable:
+    """An opened table. `len` gives its rows; they are numbered from 0 in the order of the files."""
+
+    def __init__(self, content: pl.DataFrame, root: Path, num_skipped: int = 0) -> None:
+        """content: mapped columns; root: folder of relative paths; num_skipped: rows that were left out as bad."""
+        self.content, self.root, self.num_skipped = content, root, num_skipped
+
+    def __len__(self) -> int:
+        """Rows."""
+        return self.content.height
+
+    def numbers(self, column: str) -> NDArray[np.int64]:
+        """A column of sizes, (N,)."""
+        return self.content[column].to_numpy()
+
+    def rows(self, numbers: NDArray[np.int64]) -> list[ClipRow]:
+        """Rows by number."""
+        return [
+            ClipRow(row["path"], row["text"], Scores(**{SCORE_COLUMNS[name]: row.get(name) for name in SCORE_COLUMNS}))
+            for row in self.content[numbers.tolist()].iter_rows(named=True)
+        ]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hex digits of everything in the table that training uses."""
+        digest = hashlib.blake2b(digest_size=16)
+        for start in range(0, len(self), ROWS_AT_ONCE):
+            digest.update(self.content[start : start + ROWS_AT_ONCE].write_csv().encode())
+        return digest.hexdigest()
+
+
+def open_table(
+    sources: Sequence[str],
+    *,
+    cache: Path,
+    root: Path | None = None,
+    needs_sizes: bool = True,
+    bad_rows: Literal["error", "skip"] = "error",
+) -> ClipTable:
+    """Read and check tables. sources: files, folders of tables, or patterns such as "part-*.parquet".
+
+    cache: the Arrow file that is written. root: what relative paths in the tables start from, by default the folder of
+    each table (which must then be one). needs_sizes: whether num_frames, height and width must be there. Raises
+    UsageError naming files, columns and row numbers (counted from 1, without the header) of whatever is wrong.
+    """
+    import polars as pl
+
+    files = table_files(sources)
+    folders = {file.resolve().parent for file in files}
+    if root is None and len(folders) > 1:
+        raise UsageError(
+            "the tables lie in several folders, so relative paths in them are ambiguous", hint="give --data-root"
+        )
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    unpacked: list[Path] = []
+    try:
+        parts = [_part(file, index, cache, unpacked, needs_sizes) for index, file in enumerate(files)]
+        columns = [
+            name for name in (*_wanted(needs_sizes), *SCORE_COLUMNS) if any(name in part.columns for part in parts)
+        ]
+        whole = pl.concat([part.frame for part in parts], how="diagonal_relaxed")
+        good = _is_good(columns, needs_sizes)
+        num_bad = _check_rows(whole, files, good, bad_rows)
+        temporary = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
+        whole.filter(good).select(_typed(columns)).sink_ipc(temporary, compression="uncompressed")
+        temporary.replace(cache)
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        names = ", ".join(str(file) for file in files[:MAX_NAMED])
+        raise SoraError(f"cannot read the table {names}: {str(error).splitlines()[0]}") from error
+    finally:
+        for path in unpacked:
+            path.unlink(missing_ok=True)
+    table = ClipTable(pl.read_ipc(cache), (root or folders.pop()).resolve(), num_bad)
+    if not len(table):
+        raise UsageError(f"there is no row to train on in {', '.join(map(str, files))}")
+    return table
+
+
+def table_files(sources: Sequence[str]) -> list[Path]:
+    """The files that sources name, each once, in order. Raises UsageError for what does not exist or is no table."""
+    found: list[Path] = []
+    for source in sources:
+        place = Path(os.path.expanduser(source))
+        if place.is_dir():
+            here = sorted(path for path in place.iterdir() if _is_table(path))
+        elif place.is_file():
+            here = [place]
+        else:
+            here = sorted(map(Path, glob.glob(str(place))))
+        if not here:
+            raise UsageError(f"no table at {source}", hint=f"kinds of tables: {', '.join(TABLE_SUFFIXES)}")
+        for path in here:
+            if not _is_table(path):
+                raise UsageError(f"{path} is no table", hint=f"kinds of tables: {', '.join(TABLE_SUFFIXES)}")
+        found += here
+    return list(dict.fromkeys(found))
+
+
+def clip_path(root: Path, text: str) -> Path:
+    """The file that a row names. Raises ValueError for addresses, unknown kinds, and ways out of the root folder."""
+    if "://" in text:
+        raise ValueError("an address, which is not downloaded in training")
+    if not text.lower().endswith(VIDEO_SUFFIXES + IMAGE_SUFFIXES):
+        raise ValueError("neither a video nor a picture by its name")
+    path = Path(text)
+    if path.is_absolute():
+        return path
+    joined = Path(os.path.normpath(root / path))
+    if not joined.is_relative_to(root):
+        raise ValueError(f"a path out of {root}")
+    return joined
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is a picture, by its name."""
+    return path.name.lower().endswith(IMAGE_SUFFIXES)
+
+
+# -- reading -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Part:
+    frame: pl.LazyFrame
+    columns: tuple[str, ...]
+
+
+def _is_table(path: Path) -> bool:
+    return path.name.lower().endswith(TABLE_SUFFIXES)
+
+
+def _wanted(needs_sizes: bool) -> tuple[str, ...]:
+    return ("path", "text", *SIZES) if needs_sizes else ("path", "text")
+
+
+def _part(file: Path, index: int, cache: Path, unpacked: list[Path], needs_sizes: bool) -> _Part:
+    """One file, its columns cleaned of blanks, with row numbers. Raises UsageError for missing columns."""
+    import polars as pl
+
+    name = file.name.lower()
+    if ".parquet" in name:
+        if not name.endswith(".parquet"):
+            inside = cache.with_name(f"{cache.name}.{os.getpid()}.{index}.parquet")
+            unpacked.append(inside)
+            with gzip.open(file) as packed, inside.open("wb") as plain:
+                shutil.copyfileobj(packed, plain)
+            file = inside
+        frame = pl.scan_parquet(file)
+    else:
+        # As text: what a number is, is decided by the column's name, and a bad one is named with its row.
+        frame = pl.scan_csv(file, infer_schema=False)
+    headers = frame.collect_schema().names()
+    names = [header.strip() for header in headers]
+    if len(set(names)) != len(names):
+        raise UsageError(f"{file} has two columns of one name: {', '.join(sorted(names))}")
+    absent = [column for column in _wanted(needs_sizes) if column not in names]
+    if absent:
+        hints = [advice for column in absent if (advice := did_you_mean(column, names))]
+        has = f"it has {', '.join(names[:MAX_NAMED])}"
+        raise UsageError(f"{file} lacks the column {', '.join(absent)}", hint="\n".join([*hints, has]))
+    kept = [column for column in (*_wanted(needs_sizes), *SCORE_COLUMNS) if column in names]
+    frame = frame.rename(dict(zip(headers, names, strict=True))).select(kept)
+    types = frame.collect_schema()
+    for column in ("path", "text"):
+        if types[column] not in (pl.String, pl.Categorical, pl.Null):
+            raise UsageError(f"{file}: the column {column} holds {types[column]}, not text")
+    # Blanks after commas are part of the fields of a CSV file.
+    text = {column: pl.col(column).cast(pl.String) for column in kept}
+    numbers = [text[name].str.strip_chars().cast(pl.Float64, strict=False) for name in kept if name in NUMBERS]
+    texts = [text[name] if name == "text" else text[name].str.strip_chars() for name in kept if name not in NUMBERS]
+    frame = frame.with_columns(*numbers, *texts).with_row_index(ROW, offset=1)
+    return _Part(frame.with_columns(pl.lit(index, pl.Int32).alias(SOURCE)), tuple(kept))
+
+
+def _is_good(columns: Sequence[str], needs_sizes: bool) -> pl.Expr:
+    """Whether a row has a path, a caption, and whole positive sizes."""
+    import polars as pl
+
+    good = (pl.col("path").str.strip_chars() != "").fill_null(False)
+    good &= (pl.col("text").str.strip_chars() != "").fill_null(False)
+    for column in SIZES if needs_sizes else ():
+        value = pl.col(column)
+        good &= ((value >= 1) & (value == value.floor()) & (value < 2**31)).fill_null(False)
+    return good
+
+
+def _typed(columns: Sequence[str]) -> list[pl.Expr]:
+    import polars as pl
+
+    return [pl.col(name).cast(pl.Int64) if name in SIZES else pl.col(name) for name in columns]
+
+
+def _check_rows(whole: pl.LazyFrame, files: Sequence[Path], good: pl.Expr, bad_rows: str) -> int:
+    """How many rows are bad; UsageError naming the first of them unless they are to be skipped."""
+    bad: pl.DataFrame = whole.filter(~good).collect()
+    if not bad.height or bad_rows == "skip":
+        return bad.height
+    lines = [f"{files[row[SOURCE]]}, row {row[ROW]}: {'; '.join(_faults(row))}" for row in _head(bad)]
+    if bad.height > MAX_NAMED:
+        lines.append(f"and {bad.height - MAX_NAMED} more")
+    raise UsageError(f"{bad.height} bad rows in the table", hint="\n".join([*lines, "--bad-rows skip leaves them out"]))
+
+
+def _head(frame: pl.DataFrame) -> Iterator[Mapping[str, Any]]:
+    yield from frame.head(MAX_NAMED).iter_rows(named=True)
+
+
+def _faults(row: Mapping[str, Any]) -> list[str]:
+    faults = [f"no {name}" for name in ("path", "text") if not (row[name] or "").strip()]
+    for name in SIZES:
+        value = row.get(name, 1)
+        if value is None or value < 1 or value != int(value) or value >= 2**31:
+            faults.append(f"{name} is {'missing or no number' if value is None else f'{value:g}'}")
+    return faults

@@ -1,0 +1,234 @@
+"""Decoding and batches: the frames asked for, upright, and bad files replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+
+from sora_cli.errors import SoraError
+from sora_cli.training.buckets import BucketTable
+from sora_cli.training.clip_reader import BROKEN, MISSING, SHORT, BadClipError, read_clip, read_image
+from sora_cli.training.dataset import ClipOptions, load_batches
+from sora_cli.training.plan import EpochPlan
+from sora_cli.training.table import open_table
+from sora_cli.video.io import write_video
+
+
+def numbered_frames(count: int, height: int = 32, width: int = 48) -> np.ndarray:
+    """Grey frames whose brightness tells their number."""
+    levels = np.linspace(20, 235, count).astype(np.uint8)
+    return np.broadcast_to(levels[:, None, None, None], (count, height, width, 3)).copy()
+
+
+def number_of(frame: torch.Tensor, count: int) -> int:
+    return round((float(frame.float().mean()) - 20) / 215 * (count - 1))
+
+
+@pytest.mark.parametrize("wanted", [[0], [3, 4, 5], [0, 10, 39], [30, 39], [39], [2, 2, 3]])
+def test_frames_by_number(tmp_path: Path, wanted: list[int]):
+    write_video(tmp_path / "v.mp4", [numbered_frames(40)], 25)
+    clip = read_clip(tmp_path / "v.mp4", len(wanted), lambda total: wanted)
+    assert clip.frames.shape == (len(wanted), 3, 32, 48)
+    assert [number_of(frame, 40) for frame in clip.frames] == wanted
+    assert clip.fps == 25
+
+
+def test_only_the_window_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With B frames and a key frame every 10 frames, which is where decoding starts."""
+    import av
+
+    from sora_cli.training import clip_reader
+
+    with av.open(str(tmp_path / "v.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"g": "10", "bf": "3", "crf": "4"})
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for picture in numbered_frames(40):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    turned: list[int] = []
+    original = clip_reader._upright
+    monkeypatch.setattr(clip_reader, "_upright", lambda frame: turned.append(frame.pts) or original(frame))
+    decoded: list[int] = []
+    decode = clip_reader._PyAvVideo._decoded
+
+    def counting(self, first):
+        for number, frame in decode(self, first):
+            decoded.append(number)
+            yield number, frame
+
+    monkeypatch.setattr(clip_reader._PyAvVideo, "_decoded", counting)
+    clip = read_clip(tmp_path / "v.mkv", 3, lambda total: [23, 25, 27])
+    assert [number_of(frame, 40) for frame in clip.frames] == [23, 25, 27]
+    assert len(turned) == 3
+    assert min(decoded) >= 18
+    assert max(decoded) <= 30
+
+
+def test_rotation_is_applied(tmp_path: Path):
+    import av
+
+    picture = np.zeros((32, 48, 3), np.uint8)
+    picture[:, :24] = 255  # the left half is white
+    with av.open(str(tmp_path / "v.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        if not hasattr(stream, "set_display_rotation"):
+            pytest.skip("this PyAV cannot write rotated files")
+        stream.set_display_rotation(90)
+        for _ in range(4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        rotation = next(container.decode(video=0)).rotation
+    assert abs(rotation) == 90
+    frame = read_clip(tmp_path / "v.mp4", 1, lambda total: [1]).frames[0].float()
+    assert frame.shape == (3, 48, 32)
+    bottom_is_white = frame[:, 30:].mean() > 200
+    assert bottom_is_white == (rotation == 90), "a counter-clockwise turn brings the left side down"
+
+
+def test_what_cannot_be_read(tmp_path: Path):
+    write_video(tmp_path / "v.mp4", [numbered_frames(12)], 24)
+    whole = (tmp_path / "v.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "noise.jpg").write_bytes(bytes(range(256)))
+
+    def none(total):
+        raise ValueError("5 frames asked for")
+
+    for name, reason, options in (
+        ("absent.mp4", MISSING, {}),
+        ("empty.mp4", BROKEN, {}),
+        ("cut.mp4", None, {}),
+        ("v.mp4", SHORT, {"least_frames": 13}),
+        ("v.mp4", SHORT, {"choose": none}),
+    ):
+        choose = options.pop("choose", lambda total: [0, 11])
+        with pytest.raises(BadClipError) as failed:
+            read_clip(tmp_path / name, 2, choose, **options)
+        assert reason in (None, failed.value.reason)
+    for name, reason in (("noise.jpg", BROKEN), ("absent.png", MISSING)):
+        with pytest.raises(BadClipError) as failed:
+            read_image(tmp_path / name)
+        assert failed.value.reason == reason
+
+
+def test_pictures_are_turned_upright_and_may_be_cut_off(tmp_path: Path):
+    generator = np.random.default_rng(0)
+    picture = Image.fromarray(generator.integers(0, 255, (64, 96, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "p.jpg", exif=exif)
+    assert read_image(tmp_path / "p.jpg").shape == (1, 3, 96, 64)
+    content = (tmp_path / "p.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: len(content) * 2 // 3])
+    assert read_image(tmp_path / "cut.jpg").shape == (1, 3, 96, 64)
+
+
+# -- batches -------------------------------------------------------------------------------------------------------
+
+BUCKETS = BucketTable({"144p": {5: [1.0, 3], 1: [1.0, 2]}})
+
+
+@pytest.fixture
+def table(tmp_path: Path):
+    rows = []
+    for index in range(7):
+        write_video(tmp_path / f"{index}.mp4", [numbered_frames(20 + index, 144, 256)], 29.97)
+        rows.append((f"{index}.mp4", f"clip {index}", 20 + index, 144, 256, 5.25, 10.0, "pan_left"))
+    for index in range(4):
+        Image.new("RGB", (256, 144), (index * 20, 0, 0)).save(tmp_path / f"{index}.png")
+        rows.append((f"{index}.png", f"picture {index}", 1, 144, 256, None, None, None))
+    columns = ("path", "text", "num_frames", "height", "width", "aes", "flow", "cmotion")
+    pl.DataFrame(rows, columns, orient="row").write_csv(tmp_path / "t.csv")
+    return open_table([str(tmp_path / "t.csv")], cache=tmp_path / "cache" / "t.arrow")
+
+
+def plan_of(table, epoch=0):
+    sizes = [table.numbers(name) for name in ("num_frames", "height", "width")]
+    return EpochPlan(BUCKETS, BUCKETS.assign(*sizes, seed=1, epoch=epoch), seed=1, epoch=epoch)
+
+
+def batches_of(table, epoch=0, workers=0, **options):
+    plan = plan_of(table, epoch)
+    return list(
+        load_batches(table, plan, range(len(plan)), ClipOptions(seed=1, epoch=epoch, **options), num_workers=workers)
+    )
+
+
+def test_batches(table):
+    batches = batches_of(table)
+    assert (
+        sorted(tuple(batch.pixels.shape) for batch in batches) == [(2, 3, 1, 144, 256)] * 2 + [(3, 3, 5, 144, 256)] * 2
+    )
+    for batch in batches:
+        assert not batch.bad
+        assert -1 <= float(batch.pixels.min()) <= float(batch.pixels.max()) <= 1
+        is_image = batch.pixels.shape[2] == 1
+        assert batch.texts == [f"{'picture' if is_image else 'clip'} {row - 7 * is_image}" for row in batch.rows]
+        assert batch.fps.tolist() == [120.0 if is_image else 29.0] * len(batch.rows)
+        sizes = batch.sizes()
+        assert sizes["num_frames"].tolist() == [batch.pixels.shape[2]] * len(batch.rows)
+        assert sizes["ar"][0] == 144 / 256
+        assert batch.sizes("w_over_h")["ar"][0] == pytest.approx(256 / 144)
+
+
+def test_workers_change_nothing(table):
+    alone, helped = batches_of(table), batches_of(table, workers=2)
+    for one, other in zip(alone, helped, strict=True):
+        assert one.rows == other.rows
+        assert torch.equal(one.pixels, other.pixels)
+
+
+def test_windows_differ_between_epochs_and_clips(table):
+    starts = {}
+    for epoch in range(3):
+        for batch in batches_of(table, epoch):
+            for row, clip in zip(batch.rows, batch.pixels, strict=True):
+                starts.setdefault(row, set()).add(round(float(clip[0, 0].mean()), 3))
+    assert sum(len(each) > 1 for row, each in starts.items() if row < 7) >= 5
+
+
+def test_rates_that_the_model_is_told(table):
+    def rate(**options):
+        return {float(batch.fps[0]) for batch in batches_of(table, **options)} - {120.0}
+
+    assert [round(each, 3) for each in rate(fps_condition="source")] == [29.97]
+    assert rate(fps_condition="nearest") == {30.0}
+    assert rate(frame_interval=3) == {9.0}
+
+
+def test_scores_in_captions(table):
+    texts = [text for batch in batches_of(table, score_captions=True, score_drop=0.0) for text in batch.texts]
+    assert "clip 3 aesthetic score: 5.2. motion score: 10.0. camera motion: pan left." in texts
+    assert "picture 1" in texts
+    dropped = [text for batch in batches_of(table, score_captions=True, score_drop=0.5) for text in batch.texts]
+    counts = [text.count(":") for text in dropped if text.startswith("clip")]
+    assert len(set(counts)) > 1
+
+
+def test_bad_files_are_replaced_by_others_of_their_bucket(table):
+    (table.root / "2.mp4").write_bytes(b"no video")
+    (table.root / "5.mp4").unlink()
+    good = batches_of(table)
+    assert [tuple(batch.pixels.shape) for batch in good] == [tuple(batch.pixels.shape) for batch in batches_of(table)]
+    bad = [one for batch in good for one in batch.bad]
+    assert {(one.path, one.reason) for one in bad} <= {("2.mp4", BROKEN), ("5.mp4", MISSING)}
+    assert len(bad) >= 1
+    used = [row for batch in good for row in batch.rows]
+    assert not {2, 5} & set(used)
+    again = batches_of(table, workers=1)
+    assert [batch.rows for batch in again] == [batch.rows for batch in good]
+
+
+def test_a_bucket_without_a_readable_clip_stops_the_run(table):
+    for index in range(7):
+        (table.root / f"{index}.mp4").unlink()
+    with pytest.raises(SoraError, match="clips of one bucket cannot be read"):
+        batches_of(table)
