@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 KINDS: Mapping[str, str] = {
     "generate": "settings to pick with --preset",
+    "train": "recipes for `sora train`",
     "models": "what a model is sampled with unless told otherwise",
     "launch": "how a model runs, by size, length, GPUs and memory",
     "tables": "names of sizes and lengths",
@@ -31,6 +32,7 @@ KINDS: Mapping[str, str] = {
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "generate": ("shape", "sampling", "conditioning", "model", "hardware"),
     "models": ("shape", "sampling", "conditioning", "model"),
+    "train": ("data", "objective", "optimizer", "model", "run", "hardware"),
 }
 """Sections that presets of a kind may hold: a preset never brings prompts or output paths."""
 
@@ -121,7 +123,7 @@ def list_presets(plugins: PresetPlugins | None = None) -> list[PresetInfo]:
                 )
     order = list(KINDS)
     infos = sorted(found.values(), key=lambda info: (order.index(info.kind), info.name))
-    return infos if plugins is None else [_flag(info, plugins.specs("model")) for info in infos]
+    return infos if plugins is None else [_flag(info, plugins) for info in infos]
 
 
 def find_preset(kind: str | None, name: str, plugins: PresetPlugins | None = None) -> PresetInfo:
@@ -142,10 +144,14 @@ def find_preset(kind: str | None, name: str, plugins: PresetPlugins | None = Non
     raise unknown_name("preset", name, names, see="sora presets list")
 
 
-def _flag(info: PresetInfo, models: Mapping[str, Any]) -> PresetInfo:
-    if info.kind not in ("models", "launch") or info.name in models:
+def _flag(info: PresetInfo, plugins: PresetPlugins) -> PresetInfo:
+    models = plugins.specs("model")
+    if info.kind not in ("models", "launch", "train"):
         return info
-    problem = f"no installed plugin provides the model {info.name!r}"
+    name = info.name if info.kind != "train" else ((read_yaml(info.path).data or {}).get("model") or {}).get("name")
+    if name in (None, *models):
+        return info
+    problem = f"no installed plugin provides the model {name!r}"
     return PresetInfo(info.kind, info.name, info.path, info.summary, info.source, problem)
 
 
@@ -202,18 +208,22 @@ def load_preset(kind: str, name: str, plugins: PresetPlugins | None = None) -> A
 
 
 def _check_sections(kind: str, document: Document) -> None:
+    from .config.checks import validated
     from .config.layers import Problem, document_layer, nest, raise_problems, settings_in
-    from .config.resolve import validated
     from .config.schema import GenerateConfig
+    from .config.train_schema import TrainConfig
 
-    every = settings_in(GenerateConfig)
+    config = TrainConfig if kind == "train" else GenerateConfig
+    every = settings_in(config)
     allowed = {key: setting for key, setting in every.items() if key.partition(".")[0] in SECTIONS[kind]}
     if kind == "models":
         allowed.pop("model.name")
+    if kind == "train":
+        allowed.pop("data.tables")
     problems: list[Problem] = []
     layer = document_layer(document, allowed, str(document.path), problems)
     raise_problems(problems)
-    validated(GenerateConfig, nest(layer.values, every), document.where)
+    validated(config, nest(layer.values, every), document.where)
     resolution = layer.values.get("shape.resolution")
     known = read_table("resolutions")["resolutions"]
     if resolution is not None and resolution not in known:

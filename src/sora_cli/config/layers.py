@@ -122,8 +122,13 @@ def flag_layer(
     options: Sequence[str],
     settings: Mapping[str, Setting],
     problems: list[Problem],
+    *,
+    scheduler: str = "sampling",
 ) -> Layer:
-    """What the command line gave. flags: section -> name -> value, `None` = not given; options: texts of `-O`."""
+    """What the command line gave. flags: section -> name -> value, `None` = not given; options: texts of `-O`.
+
+    scheduler: the section with the options of the scheduler.
+    """
     given = {
         section: {name: value for name, value in values.items() if value is not None}
         for section, values in flags.items()
@@ -135,19 +140,25 @@ def flag_layer(
         if not equals or not key:
             raise UsageError(f"-O {option!r} is not KEY=VALUE", hint="example: -O scheduler.num_timesteps=1000")
         scheduler_key = key.removeprefix("scheduler.")
-        dotted = f"model.options.{key}" if scheduler_key == key else f"sampling.scheduler_options.{scheduler_key}"
+        dotted = f"model.options.{key}" if scheduler_key == key else f"{scheduler}.scheduler_options.{scheduler_key}"
         values[dotted] = parse_value(text, source=f"-O {key}")
     return Layer("flag", values)
 
 
-def environment_layer(environ: Mapping[str, str], settings: Mapping[str, Setting], problems: list[Problem]) -> Layer:
-    """The `SORA_...` variables; a variable that is no setting is a problem."""
+def environment_layer(
+    environ: Mapping[str, str],
+    settings: Mapping[str, Setting],
+    problems: list[Problem],
+    *,
+    own: Mapping[str, Setting] | None = None,
+) -> Layer:
+    """The `SORA_...` variables; a variable that is no setting is a problem. own: settings to suggest, default all."""
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for dotted, (variable, text) in env.setting_variables(environ).items():
         key, setting = find_setting(dotted, settings)
         if setting is None:
-            advice = did_you_mean(variable, _variables_like(variable, settings))
+            advice = did_you_mean(variable, _variables_like(variable, own or settings))
             problems.append(Problem("environment", f"unknown variable {variable}", advice))
             continue
         value = _environment_value(text, setting, variable, is_option=key != dotted)

@@ -7,34 +7,28 @@ specs of the model and its scheduler, and built-in defaults.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import Any, Protocol
 
 from ..acceleration import ATTENTION_BACKENDS
-from ..errors import MissingError, SoraError, UnknownNameError, UsageError, did_you_mean, unknown_name
+from ..errors import MissingError, SoraError, UnknownNameError, UsageError, unknown_name
 from ..launch import machine
 from ..launch.torchrun import check_hardware
-from ..plugin.manager import load_attribute
 from ..plugin.specs import Constraints, ModelSpec, Weights
 from ..presets import LaunchEntry, choose_launch, list_presets, load_preset
 from ..video.shapes import ClipShape, Size, covering_duration, covering_resolution, resolve_shape
 from ..weights import locate
-from .files import project_file, read_yaml, user_file
+from .checks import complete_options, naming, validated
 from .layers import (
     Chosen,
     Layer,
     Problem,
     Setting,
-    document_layer,
     drop_dependent,
-    environment_layer,
     first_value,
     flag_layer,
     mapping_layer,
@@ -45,10 +39,9 @@ from .layers import (
 )
 from .schema import GenerateConfig, ShapeSection
 from .settings import leaves, resolved_table, settings_of
+from .sources import outer_layers, preset_layer
 
-__all__ = ["Plugins", "Resolved", "resolve_generate", "resolved_table", "settings_of", "validated"]
-
-Config = TypeVar("Config", bound=BaseModel)
+__all__ = ["Plugins", "Resolved", "resolve_generate", "resolved_table", "settings_of"]
 
 BUILT_IN: Mapping[str, Any] = {
     "shape.resolution": "240p",
@@ -138,12 +131,11 @@ def resolve_generate(
     problems: list[Problem] = []
     layers = [
         flag_layer(flags, options, settings, problems),
-        environment_layer(environ, settings, problems),
-        *_file_layers(config_file, from_settings, environ, cwd or Path.cwd(), settings, problems),
-        *_preset_layer(preset, settings, plugins),
+        *outer_layers(environ, cwd or Path.cwd(), settings, problems, config_file, from_settings),
+        *preset_layer("generate", preset, settings, plugins),
     ]
     raise_problems(problems)
-    model, auto_notes = _choose_model(layers, plugins)
+    model, auto_notes = choose_model(layers, plugins)
     layers, notes = _add_defaults(layers, model, settings, plugins)
     layers, more_notes = _settle_rivals(layers)
     config = _build(layers, settings, model, plugins)[0]
@@ -156,49 +148,17 @@ def resolve_generate(
     return Resolved(config, origins, (*auto_notes, *notes, *more_notes, *_unused_lines(config, origins)), launch)
 
 
-# -- layers of the user ------------------------------------------------------------------------------------------
-
-
-def _file_layers(
-    config_file: Path | None,
-    from_settings: Mapping[str, Any] | None,
-    environ: Mapping[str, str],
-    cwd: Path,
-    settings: Mapping[str, Setting],
-    problems: list[Problem],
-) -> list[Layer]:
-    layers = []
-    if config_file is not None:
-        layers.append(document_layer(read_yaml(config_file), settings, f"--config {config_file}", problems))
-    if from_settings is not None:
-        layers.append(mapping_layer(from_settings.get("config", from_settings), settings, "--from", problems))
-    project = project_file(cwd)
-    if project is not None:
-        shown = project.relative_to(cwd) if project.parent == cwd else project
-        layers.append(document_layer(read_yaml(project), settings, f"file {shown}", problems))
-    user = user_file(environ)
-    if user is not None:
-        layers.append(document_layer(read_yaml(user), settings, f"user file {user}", problems))
-    return layers
-
-
-def _preset_layer(name: str | None, settings: Mapping[str, Setting], plugins: Plugins) -> list[Layer]:
-    if name is None:
-        return []
-    return [mapping_layer(load_preset("generate", name, plugins), settings, f"preset {name}", [])]
-
-
 # -- the model ---------------------------------------------------------------------------------------------------
 
 
-def _choose_model(layers: Sequence[Layer], plugins: Plugins) -> tuple[ModelSpec, list[str]]:
+def choose_model(layers: Sequence[Layer], plugins: Plugins) -> tuple[ModelSpec, list[str]]:
     """The model that was named, or for "auto" the best one that can run here now; and notes about that."""
     named = first_value(layers, "model.name")
     if named is None or named.value == "auto":
         device = first_value(layers, "hardware.device")
         return _best_model(plugins, device.value if device else "auto")
     try:
-        with _naming(named.origin):
+        with naming(named.origin):
             spec = plugins.get("model", str(named.value))
     except UnknownNameError:
         if any(info.kind == "models" and info.name == named.value for info in list_presets(plugins)):
@@ -265,8 +225,8 @@ def _add_defaults(
     layers: list[Layer], model: ModelSpec, settings: Mapping[str, Setting], plugins: Plugins
 ) -> tuple[list[Layer], list[str]]:
     """Append what the model, its preset and the scheduler say; drop what was meant for another model or scheduler."""
-    layers = _with_model_name(layers, model)
-    layers, notes = drop_dependent(layers, "model.name", MODEL_DEPENDENT, _canonical(plugins, "model"))
+    layers = with_model_name(layers, model)
+    layers, notes = drop_dependent(layers, "model.name", MODEL_DEPENDENT, canonical(plugins, "model"))
     if any(info.kind == "models" and info.name == model.name for info in list_presets(plugins)):
         content = load_preset("models", model.name, plugins)
         origin = f"model preset {model.name}"
@@ -283,18 +243,18 @@ def _add_defaults(
         ("model.text_encoder", TEXT_DEPENDENT),
         ("sampling.scheduler", SCHEDULER_DEPENDENT),
     ):
-        layers, more = drop_dependent(layers, key, dependent, _canonical(plugins, NAMED_PARTS[key]))
+        layers, more = drop_dependent(layers, key, dependent, canonical(plugins, NAMED_PARTS[key]))
         notes += more
     chosen = first_value(layers, "sampling.scheduler")
     assert chosen is not None
-    with _naming(chosen.origin):
+    with naming(chosen.origin):
         scheduler = plugins.get("scheduler", str(chosen.value))
     layers.append(Layer(f"scheduler {scheduler.name}", {"sampling.steps": scheduler.default_steps}, is_user=False))
     layers.append(Layer("default", BUILT_IN, is_user=False))
     return layers, notes
 
 
-def _with_model_name(layers: Sequence[Layer], model: ModelSpec) -> list[Layer]:
+def with_model_name(layers: Sequence[Layer], model: ModelSpec) -> list[Layer]:
     """Write the model that was found where "auto" or an alias stood, so that the rest sees one name."""
     named = first_value(layers, "model.name")
     if named is None:
@@ -306,7 +266,7 @@ def _with_model_name(layers: Sequence[Layer], model: ModelSpec) -> list[Layer]:
     return [*layers[: named.level], renamed, *layers[named.level + 1 :]]
 
 
-def _canonical(plugins: Plugins, kind: str) -> Callable[[str], str]:
+def canonical(plugins: Plugins, kind: str) -> Callable[[str], str]:
     """Names for comparison. A name that nobody provides stays: only the chosen one has to exist."""
 
     def name_of(name: str) -> str:
@@ -436,7 +396,7 @@ def _build(
     ):
         given = {key[len(prefix) + 1 :]: value for key, value in values.items() if key.startswith(f"{prefix}.")}
         origins = {name: origin_of(f"{prefix}.{name}") for name in given}
-        complete = _complete_options(options, given, owner, origins)
+        complete = complete_options(options, given, owner, origins)
         values.update({f"{prefix}.{name}": value for name, value in complete.items()})
     config = validated(GenerateConfig, nest(values, settings), origin_of)
     return config, {key: origin_of(key) for key, _ in leaves(config.model_dump(mode="json"))}
@@ -449,64 +409,9 @@ def _check_names(values: dict[str, Any], model: ModelSpec, plugins: Plugins, ori
         ("model.attention", "attention backend", ATTENTION_BACKENDS),
     ):
         if known and key in values and values[key] not in known:
-            with _naming(origin_of(key)):
+            with naming(origin_of(key)):
                 raise unknown_name(what, str(values[key]), known)
     for key, kind in {**NAMED_PARTS, "hardware.parallel": "parallelism"}.items():
         if values.get(key) is not None:
-            with _naming(origin_of(key)):
+            with naming(origin_of(key)):
                 values[key] = plugins.get(kind, str(values[key])).name
-
-
-@contextlib.contextmanager
-def _naming(origin: str) -> Iterator[None]:
-    """Say of an unknown name where it comes from, unless it was typed just now."""
-    try:
-        yield
-    except UnknownNameError as error:
-        if origin == "flag":
-            raise
-        raise UnknownNameError(f"{origin}: {error.message}", hint=error.hint) from None
-
-
-def validated(config: type[Config], nested: Mapping[str, Any], origin_of: Callable[[str], str]) -> Config:
-    """The configuration object; one UsageError for all values that are wrong. origin_of: dotted key -> place."""
-    try:
-        return config.model_validate(nested)
-    except ValidationError as error:
-        raise_problems(_value_problems(error, origin_of))
-        raise
-
-
-def _value_problems(error: ValidationError, origin_of: Callable[[str], str], prefix: str = "") -> list[Problem]:
-    problems = []
-    for detail in error.errors(include_url=False):
-        key = ".".join(str(part) for part in detail["loc"][: 1 if prefix else 2])
-        name = f"{prefix}{key}" if key else prefix.rstrip(".")
-        reason = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-        reason = reason.partition(", unable to")[0]
-        given = f" {detail['input']!r}" if isinstance(detail["input"], str | int | float) else ""
-        problems.append(Problem(origin_of(key), f"{name}{given}: {reason}"))
-    return problems
-
-
-def _complete_options(
-    options: str | None, given: Mapping[str, Any], owner: str, origins: Mapping[str, str]
-) -> dict[str, Any]:
-    """All options of a model or scheduler, checked by its own options class. options: "module:Class" or None."""
-    options_class: type[BaseModel] | None = None if options is None else load_attribute(options, what=owner)
-    known = list(options_class.model_fields) if options_class else []
-    unknown = [name for name in given if name not in known]
-    has = f"the {owner} has {', '.join(known)}" if known else f"the {owner} has no options"
-    raise_problems(
-        [
-            Problem(origins[name], f"unknown option {name!r} of the {owner}", did_you_mean(name, known) or has)
-            for name in unknown
-        ]
-    )
-    if options_class is None:
-        return {}
-    try:
-        return options_class.model_validate(dict(given)).model_dump(mode="json")
-    except ValidationError as error:
-        raise_problems(_value_problems(error, lambda name: origins.get(name, owner), f"{owner}, option "))
-        raise

@@ -91,24 +91,29 @@ class ModelSection(Section):
     options: dict[str, Any] = Field({}, description="options that only this model has")
 
 
-class HardwareSection(Section):
-    """Where it runs."""
+class ProcessesSection(Section):
+    """On which devices a run goes, and in how many processes."""
 
     device: DeviceName = Field("auto", description="device")
     gpus: Annotated[int, Field(ge=1)] = Field(1, description="number of GPUs (processes)")
     parallel: str | None = Field(None, description="parallelism plugin")
     sequence_parallel: Annotated[int, Field(ge=1)] | None = Field(None, description="GPUs that share one clip")
-    offload: OffloadName = Field("auto", description="what is moved off the device while unused")
-    text_device: Literal["auto", "same", "cpu"] = Field(
-        "auto", description="where prompts are encoded: on the device of the run or on the CPU"
-    )
-    decode_frames: Annotated[int, Field(ge=1)] | None = Field(None, description="frames decoded at a time")
     nnodes: Annotated[int, Field(ge=1)] = Field(1, description="number of machines")
     node_rank: Annotated[int, Field(ge=0)] = Field(0, description="number of this machine, from 0")
     rdzv_endpoint: str | None = Field(None, description="HOST:PORT where the machines find each other")
     threads: Annotated[int, Field(ge=1)] | None = Field(
         None, description="CPU threads; default: the cores this process may use"
     )
+
+
+class HardwareSection(ProcessesSection):
+    """Where it runs."""
+
+    offload: OffloadName = Field("auto", description="what is moved off the device while unused")
+    text_device: Literal["auto", "same", "cpu"] = Field(
+        "auto", description="where prompts are encoded: on the device of the run or on the CPU"
+    )
+    decode_frames: Annotated[int, Field(ge=1)] | None = Field(None, description="frames decoded at a time")
 
 
 class GenerateConfig(Section):

@@ -27,7 +27,7 @@ from .slurm import SlurmNodes, slurm_nodes
 
 if TYPE_CHECKING:
     from ..config.resolve import Resolved
-    from ..config.schema import HardwareSection
+    from ..config.schema import ProcessesSection
 
 WORKER = "sora_cli.launch.worker"
 POLL_SECONDS = 0.1
@@ -77,7 +77,7 @@ def launch_line(resolved: Resolved, run_file: Path) -> LaunchLine | None:
     return LaunchLine(argv, env)
 
 
-def machines(hardware: HardwareSection) -> SlurmNodes:
+def machines(hardware: ProcessesSection) -> SlurmNodes:
     """The machines of a run: what was asked for, else what SLURM says, else this one. Raises UsageError."""
     if hardware.nnodes == 1:
         return slurm_nodes(os.environ) or SlurmNodes(1, 0, "")
@@ -198,7 +198,7 @@ def _unexplained(returncode: int, log: Path) -> SoraError:
     return SoraError(f"a process of the run ended without a message{why}", hint="\n".join(lines) or None)
 
 
-def check_hardware(hardware: HardwareSection) -> None:
+def check_hardware(hardware: ProcessesSection) -> None:
     """UsageError when this machine cannot run as many processes as asked for, or they cannot be split as asked."""
     wanted = hardware.gpus
     machines(hardware)

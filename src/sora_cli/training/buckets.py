@@ -82,7 +82,7 @@ class BucketTable:
         for name in config:
             if name not in known:
                 raise unknown_name("resolution in the bucket configuration", str(name), known)
-            if not config[name]:
+            if not isinstance(config[name], Mapping) or not config[name]:
                 raise UsageError(f"bucket_config.{name}: there is no length in it")
         # Stable: of two tables with equal pixels the one that is written first comes first.
         order = sorted(config, key=lambda name: -known[name].pixels)

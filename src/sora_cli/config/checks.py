@@ -1,0 +1,70 @@
+"""Checks of values against the classes that describe them, with errors that say where a value comes from."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ..errors import UnknownNameError, did_you_mean
+from ..plugin.manager import load_attribute
+from .layers import Problem, raise_problems
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+@contextlib.contextmanager
+def naming(origin: str) -> Iterator[None]:
+    """Say of an unknown name where it comes from, unless it was typed just now."""
+    try:
+        yield
+    except UnknownNameError as error:
+        if origin == "flag":
+            raise
+        raise UnknownNameError(f"{origin}: {error.message}", hint=error.hint) from None
+
+
+def validated(config: type[Config], nested: Mapping[str, Any], origin_of: Callable[[str], str]) -> Config:
+    """The configuration object; one UsageError for all values that are wrong. origin_of: dotted key -> place."""
+    try:
+        return config.model_validate(nested)
+    except ValidationError as error:
+        raise_problems(_value_problems(error, origin_of))
+        raise
+
+
+def _value_problems(error: ValidationError, origin_of: Callable[[str], str], prefix: str = "") -> list[Problem]:
+    problems = []
+    for detail in error.errors(include_url=False):
+        key = ".".join(str(part) for part in detail["loc"][: 1 if prefix else 2])
+        name = f"{prefix}{key}" if key else prefix.rstrip(".")
+        reason = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        reason = reason.partition(", unable to")[0]
+        given = f" {detail['input']!r}" if isinstance(detail["input"], str | int | float) else ""
+        problems.append(Problem(origin_of(key), f"{name}{given}: {reason}"))
+    return problems
+
+
+def complete_options(
+    options: str | None, given: Mapping[str, Any], owner: str, origins: Mapping[str, str]
+) -> dict[str, Any]:
+    """All options of a model or scheduler, checked by its own options class. options: "module:Class" or None."""
+    options_class: type[BaseModel] | None = None if options is None else load_attribute(options, what=owner)
+    known = list(options_class.model_fields) if options_class else []
+    unknown = [name for name in given if name not in known]
+    has = f"the {owner} has {', '.join(known)}" if known else f"the {owner} has no options"
+    raise_problems(
+        [
+            Problem(origins[name], f"unknown option {name!r} of the {owner}", did_you_mean(name, known) or has)
+            for name in unknown
+        ]
+    )
+    if options_class is None:
+        return {}
+    try:
+        return options_class.model_validate(dict(given)).model_dump(mode="json")
+    except ValidationError as error:
+        raise_problems(_value_problems(error, lambda name: origins.get(name, owner), f"{owner}, option "))
+        raise

@@ -1,0 +1,144 @@
+"""The configuration of `sora train`; the conventions are those of `schema`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from .schema import ProcessesSection, Section, TextDTypeName
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+#: Replaced as a whole by a stronger layer, not merged key by key, hence not typed as a mapping.
+Whole = Any
+
+
+def _with_numbers(buckets: Any) -> Any:
+    """Numbers of frames are keys, which YAML files and JSON hold as text."""
+    if not isinstance(buckets, Mapping):
+        return buckets
+    return {
+        name: {int(key) if str(key).isdigit() else key: value for key, value in lengths.items()}
+        if isinstance(lengths, Mapping)
+        else lengths
+        for name, lengths in buckets.items()
+    }
+
+
+Buckets = Annotated[Whole, BeforeValidator(_with_numbers)]
+
+
+class DataSection(Section):
+    """What is trained on, and how clips are cut."""
+
+    tables: tuple[str, ...] = Field((), description="tables of clips: files, folders, patterns; or extracted features")
+    root: Path | None = Field(None, description="folder of relative paths; default: the folder of the table")
+    bad_rows: Literal["error", "skip"] = Field("error", description="what rows with missing or wrong values do")
+    max_bad_share: Share = Field(0.05, description="share of clips that may be unreadable before the run stops")
+    bucket_config: Buckets = Field(
+        None, description="{resolution: {frames: [keep, batch size] or [[keep, length], batch size]}}"
+    )
+    num_frames: Positive | None = Field(None, description="frames of every clip, where there are no buckets")
+    size: str | None = Field(None, description="HEIGHTxWIDTH of every clip, where there are no buckets")
+    batch_size: Positive | None = Field(None, description="clips of a micro-batch, where there are no buckets")
+    transform: Literal["resize_crop", "center"] = Field("resize_crop", description="how clips are fitted to a size")
+    frame_interval: Positive = Field(1, description="frames of the file per frame of the clip")
+    exact_stride: bool = Field(False, description="take frames exactly frame_interval apart")
+    fps_condition: Literal["effective", "source", "nearest"] = Field(
+        "effective", description="rate the model is told: floor(fps / interval), the file's, or the nearest whole one"
+    )
+    aspect_condition: Literal["h_over_w", "w_over_h"] = Field("h_over_w", description="aspect ratio the model is told")
+    score_captions: bool = Field(False, description="append the scores in columns aes, flow and cmotion to captions")
+    score_drop: Share = Field(0.2, description="chance that a score is left out of a caption")
+    reader: Literal["pyav", "decord"] = Field("pyav", description="what decodes videos")
+    workers: Annotated[int, Field(ge=0)] = Field(4, description="processes that decode, for each GPU")
+    prefetch: Positive | None = Field(None, description="batches that a worker decodes ahead; default 2")
+    pin_memory: bool = Field(False, description="batches wait in page-locked memory, which a GPU fetches faster")
+
+
+class ObjectiveSection(Section):
+    """What is learned."""
+
+    scheduler: str | None = Field(None, description="scheduler whose training objective is used; default the model's")
+    scheduler_options: dict[str, Any] = Field({}, description="options of the scheduler")
+    mask_ratios: Whole = Field(None, description="{kind of mask: chance}, in order; the rest is identity")
+    text_drop: Share | None = Field(None, description="chance that a caption is dropped; default the model's")
+
+
+class OptimizerSection(Section):
+    """How it is learned."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-4, description="learning rate of AdamW")
+    warmup_steps: Annotated[int, Field(ge=0)] | None = Field(None, description="updates until it is reached")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the averages of gradients")
+    eps: Annotated[float, Field(gt=0)] = Field(1e-8, description="epsilon of AdamW")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="weight decay")
+    gradient_clip: Annotated[float, Field(ge=0)] = Field(1.0, description="limit of the gradient's norm, 0 for none")
+    accumulation: Positive = Field(1, description="micro-batches per update on each GPU")
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.9999, description="decay of the averaged weights")
+    max_bad_updates: Positive = Field(10, description="updates in a row without a finite gradient before a run stops")
+
+
+class TrainModelSection(Section):
+    """Which network, and how its numbers are kept."""
+
+    name: str = Field("auto", description="model name")
+    variant: str | None = Field(None, description="size of the model")
+    weights: str | None = Field(None, description="where training starts: hub id, folder, file or training run")
+    initialize: Literal["released", "random"] = Field("released", description="start without any weights: random")
+    strict: bool = Field(True, description="whether starting weights must fit exactly")
+    dtype: Literal["fp32", "bf16", "fp16"] = Field("bf16", description="number format of the network in training")
+    attention: str = Field("auto", description="attention backend")
+    vae: str | None = Field(None, description="video autoencoder")
+    vae_weights: str | None = Field(None, description="hub id, folder or file of the video autoencoder")
+    vae_batch_size: Positive | None = Field(None, description="clips encoded at a time; default all of a micro-batch")
+    text_encoder: str | None = Field(None, description="text encoder")
+    text_weights: str | None = Field(None, description="hub id or folder of the text encoder")
+    text_dtype: TextDTypeName = Field("auto", description="number format of the text encoder")
+    freeze: tuple[str, ...] = Field((), description="parts that are not trained, e.g. y_embedder")
+    train_only: tuple[str, ...] = Field((), description="the only parts that are trained, e.g. temporal_blocks")
+    gradient_checkpointing: bool = Field(True, description="compute blocks again in the backward pass to save memory")
+    compile: bool = Field(False, description="compile each block with torch.compile")
+    options: dict[str, Any] = Field({}, description="options that only this model has")
+
+
+class RunSection(Section):
+    """How long, and what is kept."""
+
+    folder: Path | None = Field(None, description="folder of the run; default outputs/train-<preset or model>")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(42, description="seed of everything random")
+    epochs: Positive = Field(1000, description="times through the table")
+    steps: Positive | None = Field(None, description="updates after which the run is done")
+    log_every: Positive = Field(10, description="updates between lines of the log")
+    checkpoint_every: Annotated[int, Field(ge=0)] = Field(
+        500, description="updates between checkpoints, 0 for one at the end"
+    )
+    keep: Positive | None = Field(3, description="checkpoints that are kept, newest first; null for all")
+    resume: bool = Field(True, description="go on from the newest checkpoint in the folder")
+    load: str | None = Field(
+        None, description="run or checkpoint whose weights, averages and optimizer state a new run starts from"
+    )
+    tensorboard: bool = Field(False, description="write TensorBoard events")
+    wandb: bool = Field(False, description="report to Weights & Biases")
+
+
+class TrainHardwareSection(ProcessesSection):
+    """Where it runs."""
+
+    sharding: Literal["none", "zero2", "zero3"] = Field(
+        "none", description="what is cut over the GPUs: nothing; gradients and optimizer state; weights too"
+    )
+
+
+class TrainConfig(Section):
+    """All settings of `sora train`."""
+
+    data: DataSection = DataSection()
+    objective: ObjectiveSection = ObjectiveSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    model: TrainModelSection = TrainModelSection()
+    run: RunSection = RunSection()
+    hardware: TrainHardwareSection = TrainHardwareSection()
