@@ -93,6 +93,11 @@ def presets(incomplete: str) -> list[Value]:
     return _presets("generate")
 
 
+def train_presets(incomplete: str) -> list[Value]:
+    """Names for `sora train --preset`."""
+    return _presets("train")
+
+
 def all_presets(incomplete: str) -> list[Value]:
     """Names of presets of all kinds."""
     return _presets(None)

@@ -34,6 +34,7 @@ class BuiltIn(NamedTuple):
 # Panels appear in the order of their first command.
 BUILT_IN = (
     BuiltIn("Create", "generate", "Make videos (or images) from text."),
+    BuiltIn("Train", "train", "Train a model on a table of clips."),
     BuiltIn("Setup", "presets", "List and show presets: sizes, lengths, sampling defaults, launch tables."),
     BuiltIn("Setup", "plugins", "List and show models, schedulers and everything else that plugins add."),
     BuiltIn("Setup", "pull", "Download the weights of a model, for use without network."),

@@ -66,13 +66,25 @@ def test_going_on_from_a_saved_state_is_exact(dtype):
     for step in range(3):
         backward(one, step)
         first.step(0.01, 1.0)
-    saved = copy.deepcopy(first.state_dict())
+    saved = copy.deepcopy((first.masters, first.moments()))
     other = nn.Linear(8, 4).to(dtype)
     second = MasterOptimizer(dict(other.named_parameters()), weight_decay=0.1)
-    second.load_state_dict(saved)
+    second.load(*saved)
     for layer, optimizer in ((one, first), (other, second)):
         backward(layer, 3)
         optimizer.step(0.01, 1.0)
     assert torch.equal(one.weight, other.weight)
     with pytest.raises(ValueError, match="of other parameters: bias"):
-        second.load_state_dict({"masters": {"weight": None}, "adamw": {}})
+        second.load({"weight": one.weight}, {})
+
+
+def test_a_scaled_loss_gives_the_same_update():
+    layers = [network(torch.float32) for _ in range(2)]
+    norms = []
+    for layer, scale in zip(layers, (1.0, 1024.0), strict=True):
+        optimizer = MasterOptimizer(dict(layer.named_parameters()))
+        x = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
+        (layer(x).square().mean() * scale).backward()
+        norms.append(optimizer.step(0.01, 0.1, scale=scale))
+    assert norms[0] == pytest.approx(norms[1])
+    torch.testing.assert_close(layers[0].weight, layers[1].weight)

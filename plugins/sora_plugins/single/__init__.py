@@ -14,5 +14,6 @@ def sora_parallelism() -> list[ParallelismSpec]:
             summary="one device, no parallelism",
             aliases=("none",),
             target="sora_plugins.single.parallel:parallelize",
+            engine="sora_cli.training.engine:Engine",
         )
     ]

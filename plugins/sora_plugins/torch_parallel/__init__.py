@@ -12,9 +12,9 @@ def sora_parallelism() -> list[ParallelismSpec]:
     return [
         ParallelismSpec(
             name="torch",
-            summary="torch.distributed: clips over data groups, one long clip over a sequence group",
+            summary="torch.distributed: clips over data groups, one long clip over a sequence group; DDP and FSDP2",
             target="sora_plugins.torch_parallel.parallel:parallelize",
+            engine="sora_plugins.torch_parallel.engine:make_engine",
             degrees=("data", "sequence"),
-            tasks=("generate",),
         )
     ]

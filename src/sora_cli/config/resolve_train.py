@@ -16,6 +16,7 @@ from ..acceleration import ATTENTION_BACKENDS
 from ..errors import UsageError, unknown_name
 from ..launch.torchrun import check_hardware
 from ..plugin.specs import ModelSpec
+from ..presets import LaunchEntry
 from .checks import complete_options, naming, validated
 from .files import parse_value
 from .layers import (
@@ -62,6 +63,8 @@ class ResolvedTrain:
     config: TrainConfig
     origins: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    launch: LaunchEntry | None = None
+    """As in `resolve.Resolved`; training has no launch presets."""
 
 
 def resolve_train(
@@ -72,12 +75,14 @@ def resolve_train(
     options: Sequence[str] = (),
     sets: Sequence[str] = (),
     plugins: Plugins,
+    check_devices: bool = True,
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> ResolvedTrain:
     """Resolve the settings of `sora train`. Imports no deep-learning library.
 
-    flags: section -> name -> value, `None` = not given. options, sets: the texts of -O and --set. Raises UsageError.
+    flags: section -> name -> value, `None` = not given. options, sets: the texts of -O and --set.
+    check_devices: whether this machine must have the GPUs. Raises UsageError.
     """
     settings = settings_in(TrainConfig)
     environ = os.environ if environ is None else environ
@@ -96,7 +101,8 @@ def resolve_train(
         layers, "objective.scheduler", ("objective.scheduler_options.",), canonical(plugins, "scheduler")
     )
     config, origins = _build(layers, settings, model, plugins)
-    check_hardware(config.hardware)
+    if check_devices:
+        check_hardware(config.hardware)
     return ResolvedTrain(config, origins, (*notes, *more, *still_more))
 
 

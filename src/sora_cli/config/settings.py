@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .resolve import Resolved
+    from .resolve_train import ResolvedTrain
     from .schema import GenerateConfig
 
 STORED: Mapping[str, tuple[str, ...] | None] = {
@@ -46,7 +47,7 @@ def settings_of(config: GenerateConfig, *, prompt: str | None = None, seed: int 
     return stored
 
 
-def resolved_table(resolved: Resolved) -> list[dict[str, Any]]:
+def resolved_table(resolved: Resolved | ResolvedTrain) -> list[dict[str, Any]]:
     """One row for each setting: key, JSON-safe value, origin, in the order of the schema."""
     return [
         {"key": key, "value": value, "origin": resolved.origins[key]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed.device_mesh import DeviceMesh
 
+#: Why training stops early; the last counts most.
+STOP_REASONS = ("interrupted", "terminated")
 #: How long a process waits for the others; loading a large text encoder in one of them can take minutes.
 TIMEOUT = timedelta(minutes=30)
 
@@ -28,6 +31,11 @@ class Team:
     sequence_rank: int = 0
     sequence_size: int = 1
     mesh: DeviceMesh | None = None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the first of all."""
+        return self.data_rank == self.sequence_rank == 0
 
     @property
     def is_leader(self) -> bool:
@@ -48,6 +56,28 @@ class Team:
         content = [(latents, step)]
         dist.broadcast_object_list(content, src=dist.get_global_rank(group, 0), group=group)
         return content[0]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over all processes."""
+        if self.mesh is None:
+            return values
+        import torch.distributed as dist
+
+        values = values.clone()
+        dist.all_reduce(values)
+        return values / dist.get_world_size()
+
+    def agree(self, reason: str | None, reasons: Sequence[str] = STOP_REASONS) -> str | None:
+        """The last of `reasons` that any process has; all processes must ask."""
+        if self.mesh is None:
+            return reason
+        import torch
+        import torch.distributed as dist
+
+        places = [None, *reasons]
+        place = torch.tensor(places.index(reason), device=self.mesh.device_type)
+        dist.all_reduce(place, op=dist.ReduceOp.MAX)
+        return places[int(place)]
 
 
 def sequence_degree(num_processes: int, num_batches: int, asked: int | None) -> int:

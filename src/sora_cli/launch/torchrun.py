@@ -27,6 +27,7 @@ from .slurm import SlurmNodes, slurm_nodes
 
 if TYPE_CHECKING:
     from ..config.resolve import Resolved
+    from ..config.resolve_train import ResolvedTrain
     from ..config.schema import ProcessesSection
 
 WORKER = "sora_cli.launch.worker"
@@ -48,7 +49,7 @@ class LaunchLine:
         return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in self.env.items()), shlex.join(self.argv)])
 
 
-def launch_line(resolved: Resolved, run_file: Path) -> LaunchLine | None:
+def launch_line(resolved: Resolved | ResolvedTrain, run_file: Path) -> LaunchLine | None:
     """How this run is started on several GPUs; None for one process.
 
     run_file: the JSON file with the settings that every process reads.
@@ -105,18 +106,24 @@ def run_processes(resolved: Resolved, *, num_batches: int, paths: Sequence[Path]
     content = run_file_content(resolved, num_batches, done)
     order = [str(path) for path in paths]
     try:
-        _run_once(resolved, content, order)
+        follow_run(resolved, content, order)
     except NotEnoughMemoryError:
         # The processes of other machines have ended, and are not started again from here.
         if content["sequence"] == 1 or machines(resolved.config.hardware).nnodes > 1:
             raise
         get_console().note("out of memory; once more with one row of the batch at a time")
         made = [str(path) for path in paths if str(path) not in order]
-        _run_once(resolved, {**content, "done": [*content["done"], *made], "one_row": True}, order, said=made)
+        follow_run(resolved, {**content, "done": [*content["done"], *made], "one_row": True}, order, said=made)
 
 
-def _run_once(resolved: Resolved, content: Mapping[str, Any], order: list[str], said: Sequence[str] = ()) -> None:
-    """Start the processes and follow them to their end. order: results to come, taken out of it when they are said."""
+def follow_run(
+    resolved: Resolved | ResolvedTrain, content: Mapping[str, Any], order: list[str], said: Sequence[str] = ()
+) -> None:
+    """Start the processes and follow them to their end.
+
+    content: what each of them reads; order: results to come, taken out of it when they are said. Raises the SoraError
+    of the first process that failed, KeyboardInterrupt after an interrupt.
+    """
     folder = Path(tempfile.mkdtemp(prefix="sora-"))
     try:
         run_file = folder / "run.json"

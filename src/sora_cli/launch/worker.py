@@ -1,7 +1,7 @@
 """One process of a run on several: `python -m sora_cli.launch.worker run.json`, started by torchrun.
 
-It reads the configuration that the parent resolved, plans again, which gives the same plan, joins the others and makes
-its share of the clips.
+It reads the configuration that the parent resolved, plans again, which gives the same plan, joins the others and does
+its share of the work.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main(run_file: Path) -> int:
     rank = int(os.environ["RANK"])
     console = use_event_console(events_path(run_file.parent, int(os.environ["LOCAL_RANK"])), is_spokesman=rank == 0)
     try:
-        make_share(json.loads(run_file.read_text(encoding="utf-8")))
+        work(json.loads(run_file.read_text(encoding="utf-8")))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except SoraError as error:
@@ -37,6 +37,21 @@ def main(run_file: Path) -> int:
         console.error(SoraError(f"process {rank}: {type(error).__name__}: {error}", hint="--debug shows the traceback"))
         return 1
     return 0
+
+
+def work(run: dict[str, Any]) -> None:
+    """Do this process's part of a run, and leave when all have done theirs."""
+    import torch.distributed as dist
+
+    if run.get("task") == "train":
+        from sora_cli.tasks.train import train_in_process
+
+        train_in_process(run)
+    else:
+        make_share(run)
+    # The last to finish ends the run; leaving early would close connections that others still use.
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def make_share(run: dict[str, Any]) -> None:
@@ -55,11 +70,6 @@ def make_share(run: dict[str, Any]) -> None:
     from sora_cli.tasks.sampling import make_clips
 
     make_clips(plan, plugins, done=frozenset(map(Path, run["done"])), team=team, is_tight=run.get("one_row", False))
-    import torch.distributed as dist
-
-    # The last to finish ends the run; leaving early would close connections that others still use.
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -178,6 +178,9 @@ class ParallelismSpec(Spec):
     """
 
     target: str
+    engine: str | None = None
+    """"module:attr" `(network, options: EngineOptions, team: Team, shard) -> Engine` that trains (training.engine);
+    None when it cannot."""
     degrees: tuple[str, ...] = ()
     """Which degrees it uses: "data", "sequence", "tensor"."""
     tasks: tuple[str, ...] = ("generate", "train")

@@ -22,7 +22,7 @@ from sora_cli.plugin.protocols import Scheduler, TextEmbedding, TextEncoder, Vid
 from sora_cli.weights.load import load_network
 
 if TYPE_CHECKING:
-    from sora_cli.config.schema import DeviceName, DTypeName, HardwareSection
+    from sora_cli.config.schema import DeviceName, DTypeName, ProcessesSection
     from sora_cli.launch.mesh import Team
     from sora_cli.plugin.manager import Plugins
 
@@ -190,7 +190,14 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return bool(BF16_FLAGS & set(flags.split()))
 
 
-def prepare_torch(hardware: HardwareSection) -> None:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether this is what torch or NumPy raise when there is no memory; on CPU and MPS only the text says so."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return any(words in str(error) for words in ("out of memory", "can't allocate memory", "not enough memory"))
+
+
+def prepare_torch(hardware: ProcessesSection) -> None:
     """Fix what makes results differ between two runs of one command: threads and the choice of kernels.
 
     The default number of threads is that of the cores this process may use, not of the idle ones: sums are split by

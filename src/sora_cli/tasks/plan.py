@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sora_cli import version
+from sora_cli.config.schema import GenerateConfig
 from sora_cli.config.settings import settings_of
 from sora_cli.errors import MissingError, UsageError
 from sora_cli.launch.machine import gpu_free_gib
@@ -33,7 +34,8 @@ from .run_memory import latent_size, main_memory_note, plan_run_memory
 if TYPE_CHECKING:
     from sora_cli.acceleration.memory_plan import MemoryPlan
     from sora_cli.config.resolve import Resolved
-    from sora_cli.config.schema import GenerateConfig
+    from sora_cli.config.schema import ProcessesSection
+    from sora_cli.config.train_schema import TrainConfig
     from sora_cli.plugin.manager import Plugins
 
 #: Single frames are conditioned on this frame rate, not on the clip's: so the released models were trained
@@ -146,9 +148,9 @@ def plan_generate(
             raise
         weights = ComponentWeights(None, None, None)
         notes.append(error.message)
-    variant = _variant(config, components.model)
+    variant = variant_of(config, components.model)
     latent_shape = latent_size(components.vae, shape)
-    text_dtype = _text_dtype(config, components.text_encoder)
+    text_dtype = text_dtype_of(config, components.text_encoder)
     model_config = {
         **components.model.variants[variant],
         **(weights.model.config() if weights.model is not None else {}),
@@ -178,28 +180,30 @@ def plan_generate(
     return replace(plan, clips=tuple(_clips(plan, prompts)))
 
 
-def find_components(config: GenerateConfig, plugins: Plugins) -> Components:
+def find_components(config: GenerateConfig | TrainConfig, plugins: Plugins) -> Components:
     """The specs that the configuration names, falling back on the model's own."""
+    scheduler = config.sampling.scheduler if isinstance(config, GenerateConfig) else config.objective.scheduler
     model = _spec(plugins, "model", config.model.name, ModelSpec)
     return Components(
         model=model,
         vae=_spec(plugins, "vae", config.model.vae or model.vae, VAESpec),
         text_encoder=_spec(plugins, "text-encoder", config.model.text_encoder or model.text_encoder, TextEncoderSpec),
-        scheduler=_spec(plugins, "scheduler", config.sampling.scheduler or model.scheduler, SchedulerSpec),
-        parallelism=_parallelism(config, plugins),
+        scheduler=_spec(plugins, "scheduler", scheduler or model.scheduler, SchedulerSpec),
+        parallelism=find_parallelism(
+            config.hardware, plugins, "generate" if isinstance(config, GenerateConfig) else "train"
+        ),
     )
 
 
-def _parallelism(config: GenerateConfig, plugins: Plugins) -> ParallelismSpec | None:
+def find_parallelism(hardware: ProcessesSection, plugins: Plugins, task: str = "generate") -> ParallelismSpec | None:
     """The scheme that was named, or for several processes the first that splits data and clips."""
-    hardware = config.hardware
     if hardware.parallel is not None:
         return _spec(plugins, "parallelism", hardware.parallel, ParallelismSpec)
     if hardware.gpus * hardware.nnodes == 1:
         return None
     for name in sorted(plugins.specs("parallelism")):
         spec = _spec(plugins, "parallelism", name, ParallelismSpec)
-        if {"data", "sequence"} <= set(spec.degrees) and "generate" in spec.tasks:
+        if {"data", "sequence"} <= set(spec.degrees) and task in spec.tasks and not spec.needs:
             return spec
     raise MissingError(
         "no installed plugin spreads a run over several processes",
@@ -213,13 +217,15 @@ def _spec(plugins: Plugins, kind: str, name: str, spec_class: type[AnySpec]) -> 
     return spec
 
 
-def locate_components(config: GenerateConfig, components: Components, *, download: bool = True) -> ComponentWeights:
+def locate_components(
+    config: GenerateConfig | TrainConfig, components: Components, *, download: bool = True
+) -> ComponentWeights:
     """The weights of the model, the autoencoder and the text encoder, or what the user gives instead of them.
 
     download: fetch what is on the hub and not here. Raises MissingError for what cannot be had.
     """
     model = components.model
-    variant = _variant(config, model)
+    variant = variant_of(config, model)
     return ComponentWeights(
         model=locate_weights(
             model.weights.get(variant),
@@ -242,7 +248,7 @@ def locate_components(config: GenerateConfig, components: Components, *, downloa
     )
 
 
-def _text_dtype(config: GenerateConfig, encoder: TextEncoderSpec) -> str:
+def text_dtype_of(config: GenerateConfig | TrainConfig, encoder: TextEncoderSpec) -> str:
     """The number format of the text encoder. Raises UsageError for one that it does not have."""
     asked = config.model.text_dtype
     if asked == "auto":
@@ -254,7 +260,8 @@ def _text_dtype(config: GenerateConfig, encoder: TextEncoderSpec) -> str:
     return str(asked)
 
 
-def _variant(config: GenerateConfig, model: ModelSpec) -> str:
+def variant_of(config: GenerateConfig | TrainConfig, model: ModelSpec) -> str:
+    """The size of the model: what was asked for, else its first."""
     return config.model.variant or next(iter(model.variants))
 
 

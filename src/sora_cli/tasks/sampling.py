@@ -20,7 +20,7 @@ from sora_cli.plugin.protocols import SampleRequest, TextEmbedding
 from sora_cli.video.io import write_image, write_video
 from sora_cli.video.latents import KeptLatents, draw_noise, keep_latents, kept_path, read_kept, to_frames
 
-from .components import Parts
+from .components import Parts, is_out_of_memory
 from .output import report
 from .plan import Clip, GeneratePlan
 
@@ -100,13 +100,6 @@ class TextCache:
             [F.pad(row.embeddings, (0, 0, 0, mask.shape[1] - row.embeddings.shape[1])) for row in rows]
         )
         return TextEmbedding(embeddings.to(self.parts.device), mask.to(self.parts.device))
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether this is what torch or NumPy raise when there is no memory; on CPU and MPS only the text says so."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return any(words in str(error) for words in ("out of memory", "can't allocate memory", "not enough memory"))
 
 
 def _make_batch(

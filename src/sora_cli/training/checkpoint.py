@@ -43,18 +43,25 @@ class Checkpointer:
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
-    def save(self, step: int, files: Files, record: Mapping[str, Any]) -> None:
+    def save(
+        self,
+        step: int,
+        files: Files,
+        record: Mapping[str, Any],
+        documents: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         """Save the state as it is now, and return when it is copied; writing goes on in the background.
 
-        files: name -> tensors, each a file; record: whatever JSON holds. Waits for the checkpoint before, and raises
-        its SoraError if it could not be written.
+        files: name -> tensors, each a file; record: whatever JSON holds; documents: further JSON files by name. Waits
+        for the checkpoint before, and raises its SoraError if it could not be written.
         """
         self.wait()
         copies = {name: self._copy(name, tensors) for name, tensors in files.items()}
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        text = json.dumps(dict(record), indent=2)
-        self._thread = threading.Thread(target=self._write, args=(step, copies, text), name=f"checkpoint {step}")
+        every = {RECORD: record, **(documents or {})}
+        texts = {name: json.dumps(dict(content), indent=2) for name, content in every.items()}
+        self._thread = threading.Thread(target=self._write, args=(step, copies, texts), name=f"checkpoint {step}")
         self._thread.start()
 
     def wait(self) -> None:
@@ -80,7 +87,7 @@ class Checkpointer:
             copies[name] = buffer.copy_(tensor.detach(), non_blocking=True)
         return copies
 
-    def _write(self, step: int, files: Files, record: str) -> None:
+    def _write(self, step: int, files: Files, texts: Mapping[str, str]) -> None:
         path = self.folder / f"{PREFIX}{step}"
         temporary = path.with_name(f"{path.name}.tmp")
         try:
@@ -88,7 +95,8 @@ class Checkpointer:
             temporary.mkdir(parents=True)
             for name, tensors in files.items():
                 save_file(dict(tensors), temporary / f"{name}{SUFFIX}")
-            (temporary / RECORD).write_text(record + "\n", encoding="utf-8")
+            for name, text in texts.items():
+                (temporary / name).write_text(text + "\n", encoding="utf-8")
             manifest = {file.name: _describe(file) for file in sorted(temporary.iterdir())}
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
             for file in (*temporary.iterdir(), temporary):

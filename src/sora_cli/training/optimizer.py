@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,10 +44,11 @@ class MasterOptimizer:
         )
 
     @torch.no_grad()
-    def step(self, learning_rate: float, max_norm: float = 0.0) -> float:
+    def step(self, learning_rate: float, max_norm: float = 0.0, *, scale: float = 1.0) -> float:
         """One update from the gradients in the parameters, which are cleared. Returns their norm before clipping.
 
-        max_norm: limit of the global L2 norm, 0 for none. A norm that is not finite changes nothing.
+        max_norm: limit of the global L2 norm, 0 for none. scale: what the loss was multiplied by. A norm that is not
+        finite changes nothing.
         """
         for name, parameter in self.parameters.items():
             master = self.masters[name]
@@ -56,7 +56,9 @@ class MasterOptimizer:
                 master.grad = None if parameter.grad is None else parameter.grad.float()
                 parameter.grad = None
         gradients = [master.grad for master in self.masters.values() if master.grad is not None]
-        norm = global_norm(gradients)
+        if scale != 1.0 and gradients:
+            torch._foreach_div_(gradients, scale)
+        norm = self.norm(gradients)
         if torch.isfinite(torch.tensor(norm)):
             divisor = (norm + NORM_EPSILON) / max_norm if max_norm > 0 else 1.0
             if divisor > 1:
@@ -70,20 +72,31 @@ class MasterOptimizer:
         self.optimizer.zero_grad()
         return norm
 
-    def state_dict(self) -> dict[str, Any]:
-        """Masters and moments, as `load_state_dict` takes them."""
-        return {"masters": dict(self.masters), "adamw": self.optimizer.state_dict()}
+    def norm(self, gradients: Sequence[Tensor]) -> float:
+        """The norm that is limited."""
+        return global_norm(gradients)
+
+    def moments(self) -> dict[str, Tensor]:
+        """AdamW's own state by name: `exp_avg.<parameter>` and so on; empty before the first update."""
+        return {
+            f"{kind}.{name}": value
+            for name, master in self.masters.items()
+            for kind, value in self.optimizer.state.get(master, {}).items()
+        }
 
     @torch.no_grad()
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state. Raises ValueError when it is of other parameters."""
-        if set(state["masters"]) != set(self.masters):
-            odd = sorted(set(state["masters"]) ^ set(self.masters))
+    def load(self, masters: Mapping[str, Tensor], moments: Mapping[str, Tensor]) -> None:
+        """Go on from saved masters and moments. Raises ValueError when they are of other parameters."""
+        saved = {name.partition(".")[2] for name in moments}
+        if odd := sorted((set(self.masters) - set(masters)) | (saved - set(self.masters))):
             raise ValueError(f"the optimizer state is of other parameters: {', '.join(odd[:5])}")
         for name, master in self.masters.items():
-            master.copy_(state["masters"][name])
+            master.copy_(masters[name])
             self.parameters[name].copy_(master)
-        self.optimizer.load_state_dict(state["adamw"])
+        self.optimizer.state.clear()
+        for key, value in moments.items():
+            kind, _, name = key.partition(".")
+            self.optimizer.state[self.masters[name]][kind] = value.to(self.masters[name].device, copy=True)
 
 
 def global_norm(gradients: Sequence[Tensor]) -> float:

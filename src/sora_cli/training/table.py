@@ -51,9 +51,14 @@ class ClipRow:
 class ClipTable:
     """An opened table. `len` gives its rows; they are numbered from 0 in the order of the files."""
 
-    def __init__(self, content: pl.DataFrame, root: Path, num_skipped: int = 0) -> None:
-        """content: mapped columns; root: folder of relative paths; num_skipped: rows that were left out as bad."""
+    def __init__(self, content: pl.DataFrame, root: Path, num_skipped: int = 0, fingerprint: str | None = None) -> None:
+        """content: mapped columns; root: folder of relative paths; num_skipped: rows that were left out as bad.
+
+        fingerprint: where it is known.
+        """
         self.content, self.root, self.num_skipped = content, root, num_skipped
+        if fingerprint is not None:
+            self.fingerprint = fingerprint
 
     def __len__(self) -> int:
         """Rows."""
@@ -124,6 +129,13 @@ def open_table(
     if not len(table):
         raise UsageError(f"there is no row to train on in {', '.join(map(str, files))}")
     return table
+
+
+def mapped_table(cache: Path, root: Path, fingerprint: str) -> ClipTable:
+    """A table that another process has opened. cache: its Arrow file; root, fingerprint: of that table."""
+    import polars as pl
+
+    return ClipTable(pl.read_ipc(cache), root, fingerprint=fingerprint)
 
 
 def table_files(sources: Sequence[str]) -> list[Path]:

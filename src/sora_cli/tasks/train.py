@@ -1,0 +1,243 @@
+"""`sora train`: plan, then train in this process or in several, until done or told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sora_cli.config.resolve_train import ResolvedTrain
+from sora_cli.config.settings import resolved_table
+from sora_cli.console import get_console
+from sora_cli.errors import SoraError
+from sora_cli.launch.torchrun import follow_run, launch_line
+from sora_cli.plugin.manager import get_plugins
+
+from .train_plan import TABLE_CACHE, TrainPlan, plan_train
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from sora_cli.launch.mesh import Team
+    from sora_cli.training.loop import Stop
+
+LOCK = "lock"
+
+
+def run(resolved: ResolvedTrain, *, dry_run: bool = False) -> None:
+    """Train, and print the folder of the run when it is done or was stopped by SIGTERM.
+
+    After Ctrl-C raises KeyboardInterrupt; in both cases the state is saved, and the same command goes on from it.
+    """
+    console, plugins = get_console(), get_plugins()
+    if dry_run:
+        with tempfile.TemporaryDirectory(prefix="sora-") as place:
+            show_dry_run(plan_train(resolved, plugins, cache=Path(place) / "table", need_weights=False), resolved)
+        return
+    folder = resolved.config.run.folder
+    assert folder is not None  # filled by the resolver
+    with _locked(folder):
+        plan = plan_train(resolved, plugins)
+        for note in plan.notes:
+            console.note(note)
+        console.note(f"model {plan.components.model.name}, {len(plan.table)} rows, run {plan.folder}")
+        if launch_line(resolved, Path("run.json")) is None:
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+            reason = _train_here(plan)
+        else:
+            reason = _train_in_processes(plan, resolved)
+    if reason == "interrupted":
+        raise KeyboardInterrupt
+    console.result(plan.folder, {"run": str(plan.folder), "stopped": reason is not None, **progress_of(plan.folder)})
+
+
+def _train_here(plan: TrainPlan) -> str | None:
+    from sora_cli.launch.mesh import Team
+    from sora_cli.training.loop import Stop
+
+    stop = Stop()
+    with _stop_on_signals(stop):
+        train_share(plan, Team(), stop)
+    return stop.reason
+
+
+def train_share(plan: TrainPlan, team: Team, stop: Stop) -> None:
+    """Train on this process."""
+    import torch
+
+    from sora_cli.tasks.components import is_out_of_memory, prepare_torch
+    from sora_cli.training.start import make_loop
+
+    prepare_torch(plan.config.hardware)
+    loop = make_loop(plan, get_plugins(), team, stop)
+    try:
+        loop.run()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise SoraError(
+            f"not enough memory on {loop.encoders.device.type}",
+            hint="try smaller batches, --gradient-checkpointing, or --sharding zero2 or zero3 on several GPUs",
+        ) from error
+    if stop.reason:
+        get_console().note(f"stopped after update {loop.position.step}; the same command goes on from there")
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def train_in_process(content: Mapping[str, Any]) -> None:
+    """Train as one of several processes. content: what `_train_in_processes` wrote for all of them."""
+    from sora_cli.config.train_schema import TrainConfig
+    from sora_cli.launch.mesh import join_team
+    from sora_cli.training.loop import Stop
+    from sora_cli.training.table import mapped_table
+
+    stop = Stop()
+    with _stop_on_signals(stop):
+        resolved = ResolvedTrain(TrainConfig.model_validate(content["config"]), content["origins"])
+        assert resolved.config.run.folder is not None  # filled by the resolver
+        table = mapped_table(
+            resolved.config.run.folder / TABLE_CACHE, Path(content["table"]["root"]), content["table"]["fingerprint"]
+        )
+        plan = plan_train(resolved, get_plugins(), table=table)
+        train_share(plan, join_team(content["device"], content["sequence"]), stop)
+
+
+def _train_in_processes(plan: TrainPlan, resolved: ResolvedTrain) -> str | None:
+    """Start the processes and wait for them; why they stopped early, if they did."""
+    stopped: list[str] = []
+    content = {
+        "task": "train",
+        "config": resolved.config.model_dump(mode="json"),
+        "origins": dict(resolved.origins),
+        "device": "cpu" if resolved.config.hardware.device == "cpu" else "cuda",
+        "sequence": resolved.config.hardware.sequence_parallel or 1,
+        "table": {"root": str(plan.table.root), "fingerprint": plan.table.fingerprint},
+    }
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stopped.append("terminated" if number == signal.SIGTERM else "interrupted")
+        raise KeyboardInterrupt
+
+    try:
+        with _handling(on_signal):
+            follow_run(resolved, content, [])
+    except KeyboardInterrupt:
+        if not stopped:
+            raise
+    return stopped[0] if stopped else None
+
+
+@contextlib.contextmanager
+def _stop_on_signals(stop: Stop) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM stops after the running update, a second one at once."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stop.reason is not None:
+            raise KeyboardInterrupt
+        stop.reason = "terminated" if number == signal.SIGTERM else "interrupted"
+        get_console().note("stopping after this update; once more to stop at once")
+
+    with _handling(on_signal):
+        yield
+
+
+@contextlib.contextmanager
+def _handling(on_signal: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
+        yield
+        return
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep a second run out of the folder. Raises SoraError when one is in it."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SoraError(f"another process is training in {folder}", hint="choose another one with --run") from None
+        yield
+
+
+def progress_of(folder: Path) -> dict[str, Any]:
+    """How far a run is, from its log."""
+    from sora_cli.training.metrics import read_metrics
+
+    rows = read_metrics(folder)
+    return {"step": rows[-1]["step"], "epoch": rows[-1]["epoch"], "loss": rows[-1]["loss"]} if rows else {}
+
+
+# -- reports -------------------------------------------------------------------------------------------------------
+
+
+def bucket_report(plan: TrainPlan, epoch: int = 0) -> dict[str, Any]:
+    """Where the clips of an epoch go: rows and batches by size, by shape, and what is left out and why."""
+    source = plan.source
+    made = source.plan(epoch, num_ranks=plan.num_ranks)
+    steps = made.num_steps(plan.num_ranks) // plan.config.optimizer.accumulation
+    report: dict[str, Any] = {"rows": len(plan.table), "micro_batches": len(made), "updates_per_epoch": steps}
+    if source.buckets is None:
+        return report
+    table, assigned = source.buckets, source.assign(epoch)
+    sizes: dict[str, dict[str, int]] = {}
+    shapes: dict[str, dict[str, int]] = {}
+    remainder = 0
+    for bucket in made.buckets:  # type: ignore[union-attr]  # a table with buckets makes such a plan
+        resolution, frames, aspect = table.bucket(bucket.pair, bucket.aspect)
+        remainder += bucket.num_rows - min(len(bucket.rows), bucket.num_rows)
+        for group, key in ((sizes, f"{resolution}, {frames} frames"), (shapes, f"{aspect}")):
+            row = group.setdefault(key, {"rows": 0, "batches": 0})
+            row["rows"] += bucket.num_rows
+            row["batches"] += bucket.num_batches
+    order = [f"{pair.resolution}, {pair.num_frames} frames" for pair in table.pairs]
+    report["by_size"] = {key: sizes[key] for key in order if key in sizes}
+    report["by_aspect"] = dict(sorted(shapes.items()))
+    report["left_out"] = {
+        **{name: count for name, count in assigned.dropped().items() if count},
+        "remainder": remainder,
+    }
+    report["buckets"] = len(made.buckets)  # type: ignore[union-attr]
+    return report
+
+
+def show_buckets(resolved: ResolvedTrain, *, epoch: int) -> None:
+    """Print the report on one epoch."""
+    with tempfile.TemporaryDirectory(prefix="sora-") as folder:
+        plan = plan_train(resolved, get_plugins(), cache=Path(folder) / "table", need_weights=False)
+        get_console().record(bucket_report(plan, epoch), title=f"epoch {epoch}")
+
+
+def show_dry_run(plan: TrainPlan, resolved: ResolvedTrain) -> None:
+    """Print what a run would do: settings with origins, buckets, steps, memory, the launch line."""
+    console = get_console()
+    for note in plan.notes:
+        console.note(note)
+    rows = resolved_table(resolved)
+    settings: Any = rows
+    if console.mode != "json":
+        settings = {
+            row["key"]: f"{row['value']}  ({row['origin']})" for row in rows if row["value"] not in (None, [], "")
+        }
+    launch = launch_line(resolved, Path("run.json"))
+    record = {
+        "settings": settings,
+        "run": str(plan.folder),
+        "data": bucket_report(plan),
+        "launch": None if launch is None else str(launch),
+    }
+    console.record(record, title="dry run: nothing is loaded or written")

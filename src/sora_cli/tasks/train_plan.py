@@ -1,0 +1,216 @@
+"""What `sora train` will do, worked out before anything heavy is imported: parts, table, buckets, folder, checks."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sora_cli.conditioning.frame_masks import MaskRatios
+from sora_cli.config.settings import leaves
+from sora_cli.errors import MissingError, SoraError, UsageError
+from sora_cli.training.buckets import BucketTable
+from sora_cli.training.source import ClipSource
+from sora_cli.training.table import ClipTable, open_table
+from sora_cli.video.shapes import check_frames, parse_size
+
+from .plan import Components, ComponentWeights, find_components, load_options, locate_components, variant_of
+
+if TYPE_CHECKING:
+    from sora_cli.config.resolve_train import ResolvedTrain
+    from sora_cli.config.train_schema import TrainConfig
+    from sora_cli.plugin.manager import Plugins
+
+TABLE_CACHE = "table.arrow"
+#: Settings that a run keeps for its whole life: other data, another network or other batches are another run.
+KEPT = (
+    "run.seed",
+    "data.bucket_config",
+    "data.num_frames",
+    "data.size",
+    "data.batch_size",
+    "data.frame_interval",
+    "model.name",
+    "model.variant",
+    "model.vae",
+    "model.text_encoder",
+    "model.freeze",
+    "model.train_only",
+    "objective.scheduler",
+)
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """All of one run. folder: of the run; identity: what must be the same when it goes on."""
+
+    config: TrainConfig
+    components: Components
+    weights: ComponentWeights
+    variant: str
+    model_config: Mapping[str, Any]
+    model_options: Any
+    scheduler_options: Any
+    folder: Path
+    source: ClipSource
+    masks: MaskRatios | None
+    text_drop: float
+    identity: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+    @property
+    def table(self) -> ClipTable:
+        """The clips."""
+        return self.source.table
+
+    @property
+    def num_processes(self) -> int:
+        """Over all machines."""
+        return self.config.hardware.gpus * self.config.hardware.nnodes
+
+    @property
+    def num_ranks(self) -> int:
+        """Processes, or groups of them that share a clip, that train different batches."""
+        return self.num_processes // (self.config.hardware.sequence_parallel or 1)
+
+
+def plan_train(
+    resolved: ResolvedTrain,
+    plugins: Plugins,
+    *,
+    cache: Path | None = None,
+    table: ClipTable | None = None,
+    need_weights: bool = True,
+) -> TrainPlan:
+    """Work out a run of `sora train`: reads and checks the table and looks for weights.
+
+    cache: where the mapped copy of the table is written, by default in the run's folder. table: opened already, by the
+    process that started this one. need_weights: False lets
+    weights be absent (for a dry run). Raises SoraError for all that can be wrong at this point.
+    """
+    config = resolved.config
+    components = find_components(config, plugins)
+    folder = config.run.folder
+    assert folder is not None  # filled by the resolver
+    notes = list(resolved.notes)
+    weights = _weights(config, components, notes, need_weights=need_weights)
+    variant = variant_of(config, components.model)
+    model_config = {
+        **components.model.variants[variant],
+        **(weights.model.config() if weights.model is not None else {}),
+    }
+    masks = None if config.objective.mask_ratios is None else _masks(config.objective.mask_ratios)
+    source = clip_source(config, components, cache or folder / TABLE_CACHE, table)
+    if source.table.num_skipped:
+        notes.append(f"{source.table.num_skipped} bad rows of the table are left out")
+    drop = config.objective.text_drop
+    return TrainPlan(
+        config=config,
+        components=components,
+        weights=weights,
+        variant=variant,
+        model_config=model_config,
+        model_options=load_options(components.model, config.model.options),
+        scheduler_options=load_options(components.scheduler, config.objective.scheduler_options),
+        folder=folder,
+        source=source,
+        masks=masks,
+        text_drop=float(model_config.get("class_dropout_prob", 0.0)) if drop is None else drop,
+        identity=_identity(config, source, model_config),
+        notes=tuple(notes),
+    )
+
+
+def clip_source(config: TrainConfig, components: Components, cache: Path, table: ClipTable | None = None) -> ClipSource:
+    """The table, read and checked, with its buckets or its one size. Raises UsageError."""
+    data = config.data
+    if not data.tables:
+        raise UsageError("there is nothing to train on", hint="give a table of clips with --data")
+
+    def check(frames: int) -> None:
+        check_frames(frames, components.model.constraints)
+
+    buckets, size = None, None
+    if data.bucket_config is not None and data.size is None:
+        if not isinstance(data.bucket_config, Mapping):
+            raise UsageError("data.bucket_config must hold {resolution: {frames: [keep, batch size]}}")
+        buckets = BucketTable(data.bucket_config, check)
+    elif data.size is not None and data.num_frames is not None and data.batch_size is not None:
+        check(data.num_frames)
+        asked = parse_size(data.size)
+        size = (data.num_frames, asked.height, asked.width)
+        if data.transform == "center" and asked.height != asked.width:
+            raise UsageError(f"data.transform center makes squares, not {data.size}", hint="use resize_crop")
+    else:
+        raise UsageError(
+            "it is not said at which sizes to train",
+            hint="give --preset or data.bucket_config in a file with --config, or --size, --frames and --batch-size",
+        )
+    if table is None:
+        needs_sizes = buckets is not None
+        table = open_table(data.tables, cache=cache, root=data.root, needs_sizes=needs_sizes, bad_rows=data.bad_rows)
+    return ClipSource(table, data, config.run.seed, buckets, size)
+
+
+def _masks(ratios: Any) -> MaskRatios:
+    if not isinstance(ratios, Mapping):
+        raise UsageError("objective.mask_ratios must hold {kind of mask: chance}")
+    return MaskRatios(ratios)
+
+
+def _weights(config: TrainConfig, components: Components, notes: list[str], *, need_weights: bool) -> ComponentWeights:
+    try:
+        weights = locate_components(config, components, download=need_weights)
+    except MissingError as error:
+        if need_weights:
+            raise
+        notes.append(error.message)
+        return ComponentWeights(None, None, None)
+    if config.model.initialize == "random":
+        return dataclasses.replace(weights, model=None)
+    if weights.model is None and need_weights:
+        raise MissingError(
+            f"{components.model.name} ({variant_of(config, components.model)}) comes without weights",
+            hint="give where to start with --weights, or start from nothing with --init random",
+        )
+    return weights
+
+
+def _identity(config: TrainConfig, source: ClipSource, model_config: Mapping[str, Any]) -> dict[str, Any]:
+    sections = config.model_dump(mode="json")
+    kept = {}
+    for key in KEPT:
+        section, _, name = key.partition(".")
+        kept[key] = sections[section][name]
+    kept["model.architecture"] = _digest(model_config)
+    kept["table"] = {"rows": len(source.table), "fingerprint": source.table.fingerprint}
+    return kept
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def check_same_run(plan: TrainPlan, record: Mapping[str, Any], where: Path) -> list[str]:
+    """Notes on settings that changed since a checkpoint. Raises SoraError when it is of another run."""
+    before, now = record["identity"], json.loads(json.dumps(plan.identity))
+    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    if changed:
+        lines = [f"{key}: {_short(before.get(key))} before, {_short(now.get(key))} now" for key in changed]
+        raise SoraError(
+            f"the run in {where} was started with other data or another model",
+            hint="\n".join([*lines, "choose another folder with --run, or use the settings of before"]),
+        )
+    old, new = (dict(leaves(config)) for config in (record["config"], plan.config.model_dump(mode="json")))
+    return [
+        f"{key} was {_short(old.get(key))} and is {_short(new[key])} now" for key in new if old.get(key) != new[key]
+    ]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

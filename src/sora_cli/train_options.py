@@ -1,0 +1,209 @@
+"""The options of `sora train` and its subcommands; conventions and shared options are those of `options`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from . import complete
+from .options import setting
+
+# Data
+Data = Annotated[
+    list[str] | None,
+    setting(
+        "data.tables",
+        "--data",
+        "table of clips (.csv, .parquet), folder of tables or pattern; repeatable",
+        "PATH",
+        parameter="tables",
+    ),
+]
+DataRoot = Annotated[
+    Path | None,
+    setting(
+        "data.root",
+        "--data-root",
+        "folder that relative paths start from",
+        "FOLDER",
+        default="the table's folder",
+        parameter="data_root",
+    ),
+]
+BadRows = Annotated[
+    Literal["error", "skip"] | None,
+    setting("data.bad_rows", "--bad-rows", "what rows with wrong values do: error or skip", "NAME", default="error"),
+]
+Frames = Annotated[
+    int | None,
+    setting(
+        "data.num_frames", "--frames", "frames of every clip, where there are no buckets", "N", parameter="train_frames"
+    ),
+]
+Size = Annotated[
+    str | None,
+    setting(
+        "data.size", "--size", "height and width of every clip; switches buckets off", "HxW", parameter="train_size"
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    setting(
+        "data.batch_size",
+        "--batch-size",
+        "clips of a micro-batch, where there are no buckets",
+        "N",
+        parameter="train_batch_size",
+    ),
+]
+FrameInterval = Annotated[
+    int | None,
+    setting("data.frame_interval", "--frame-interval", "frames of the file per frame of the clip", "N", default="1"),
+]
+Workers = Annotated[
+    int | None,
+    setting("data.workers", "--workers", "processes that decode, for each GPU", "N", default="4", parameter="workers"),
+]
+
+# Optimizer
+LearningRate = Annotated[
+    float | None,
+    setting("optimizer.learning_rate", "--lr", "learning rate", "RATE", default="1e-4", parameter="learning_rate"),
+]
+Warmup = Annotated[
+    int | None,
+    setting("optimizer.warmup_steps", "--warmup-steps", "updates until the learning rate is reached", "N"),
+]
+Accumulation = Annotated[
+    int | None,
+    setting("optimizer.accumulation", "--accumulate", "micro-batches per update on each GPU", "N", default="1"),
+]
+EmaDecay = Annotated[
+    float | None,
+    setting("optimizer.ema_decay", "--ema-decay", "decay of the averaged weights", "DECAY", default="0.9999"),
+]
+
+# Model
+Dtype = Annotated[
+    Literal["fp32", "bf16", "fp16"] | None,
+    setting(
+        "model.dtype",
+        "--dtype",
+        "number format of the network: fp32, bf16 or fp16",
+        "NAME",
+        default="bf16",
+        parameter="train_dtype",
+    ),
+]
+Initialize = Annotated[
+    Literal["released", "random"] | None,
+    setting(
+        "model.initialize", "--init", "start from released weights or from random ones", "NAME", default="released"
+    ),
+]
+Freeze = Annotated[
+    list[str] | None,
+    setting("model.freeze", "--freeze", "part of the network that is not trained; repeatable", "NAME"),
+]
+TrainOnly = Annotated[
+    list[str] | None,
+    setting("model.train_only", "--train-only", "the only part that is trained; repeatable", "NAME"),
+]
+Checkpointing = Annotated[
+    bool | None,
+    setting(
+        "model.gradient_checkpointing",
+        "--gradient-checkpointing/--no-gradient-checkpointing",
+        "compute blocks again in the backward pass: less memory, a third more time",
+        default="yes",
+    ),
+]
+Compile = Annotated[
+    bool | None,
+    setting("model.compile", "--compile/--no-compile", "compile each block", default="no"),
+]
+
+# Run
+Run = Annotated[
+    Path | None,
+    setting(
+        "run.folder",
+        "-o --run",
+        "folder of the run; the same command goes on with the run in it",
+        "FOLDER",
+        default="outputs/train-<preset>",
+        parameter="run_folder",
+    ),
+]
+Steps = Annotated[
+    int | None,
+    setting("run.steps", "--steps", "updates after which the run is done", "N", parameter="train_steps"),
+]
+Epochs = Annotated[int | None, setting("run.epochs", "--epochs", "times through the table", "N", default="1000")]
+Seed = Annotated[
+    int | None,
+    setting("run.seed", "--seed", "seed of everything random", "N", default="42", parameter="train_seed"),
+]
+LogEvery = Annotated[
+    int | None, setting("run.log_every", "--log-every", "updates between log lines", "N", default="10")
+]
+CheckpointEvery = Annotated[
+    int | None,
+    setting("run.checkpoint_every", "--checkpoint-every", "updates between checkpoints", "N", default="500"),
+]
+Keep = Annotated[int | None, setting("run.keep", "--keep", "checkpoints that are kept", "N", default="3")]
+Resume = Annotated[
+    bool | None,
+    setting("run.resume", "--resume/--no-resume", "go on with the run in the folder", default="yes"),
+]
+Load = Annotated[
+    str | None,
+    setting(
+        "run.load",
+        "--load",
+        "run or checkpoint whose weights, averages and optimizer state a new run starts from",
+        "WHERE",
+    ),
+]
+TensorBoard = Annotated[
+    bool | None, setting("run.tensorboard", "--tensorboard/--no-tensorboard", "write TensorBoard events", default="no")
+]
+Wandb = Annotated[bool | None, setting("run.wandb", "--wandb/--no-wandb", "report to Weights & Biases", default="no")]
+
+# Hardware
+Sharding = Annotated[
+    Literal["none", "zero2", "zero3"] | None,
+    setting(
+        "hardware.sharding",
+        "--sharding",
+        "what is cut over the GPUs: none, zero2 (gradients, optimizer) or zero3 (weights too)",
+        "NAME",
+        default="none",
+    ),
+]
+
+# Of the command itself
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        help="recipe to start from; `sora presets list --kind train` shows them",
+        rich_help_panel="Run",
+        metavar="NAME",
+        autocompletion=complete.train_presets,
+    ),
+]
+Epoch = Annotated[
+    int, typer.Option("--epoch", help="whose draws of chance are shown", metavar="N", min=0, rich_help_panel="Run")
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="any other setting, in YAML, repeatable: --set optimizer.eps=1e-15",
+        rich_help_panel="Run",
+        metavar="KEY=VALUE",
+    ),
+]

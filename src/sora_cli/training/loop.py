@@ -1,0 +1,323 @@
+"""The training loop: batches in, updates and checkpoints out, from wherever an earlier run stopped."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sora_cli.console import Progress, get_console
+from sora_cli.errors import SoraError
+
+from .checkpoint import Checkpointer
+from .dataset import Batch
+from .engine import Engine, Update
+from .learning_rate import learning_rate
+from .metrics import Metrics
+from .objective import Encoders, Objective, key_seed
+
+if TYPE_CHECKING:
+    from sora_cli.config.train_schema import TrainConfig
+    from sora_cli.launch.mesh import Team
+
+    from .source import ClipSource, Plan
+
+BAD_FILES = "bad_files.jsonl"
+#: Clips that are read before the share of bad ones can stop a run.
+FEWEST_CLIPS = 100
+
+
+@dataclass
+class Position:
+    """How far a run is. step: updates; consumed: micro-batches of this epoch over all ranks; bad: updates left out."""
+
+    step: int = 0
+    epoch: int = 0
+    consumed: int = 0
+    skipped: int = 0
+
+
+@dataclass
+class Stop:
+    """Whether to stop after the running update, and why: "terminated" or "interrupted"."""
+
+    reason: str | None = None
+
+
+@dataclass
+class _Update:
+    """What is measured of one update on this rank."""
+
+    loss: Tensor
+    rate: float
+    result: Update
+    seconds: float
+    data_seconds: float
+    samples: int
+    tokens: int
+    epoch: int
+    sizes: list[tuple[int, ...]]
+
+
+@dataclass
+class TrainingLoop:
+    """One run on this rank. documents: JSON files that go into every checkpoint; identity: what must not change."""
+
+    config: TrainConfig
+    source: ClipSource
+    engine: Engine
+    encoders: Encoders
+    objective: Objective
+    team: Team
+    folder: Path
+    identity: Mapping[str, Any]
+    documents: Mapping[str, Mapping[str, Any]]
+    patch_volume: int = 1
+    position: Position = field(default_factory=Position)
+    stop: Stop = field(default_factory=Stop)
+
+    def __post_init__(self) -> None:
+        run = self.config.run
+        self.is_main = self.team.is_main
+        self.checkpoints = Checkpointer(self.folder, keep=run.keep)
+        self._waiting: list[_Update] = []
+        self._metrics: Metrics | None = None
+        self._bad: Counter[str] = Counter()
+        self._clips = 0
+        self._bad_in_a_row = 0
+        self._saved_step = self.position.step
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train until the steps or epochs asked for are done, or `stop` says so; the state is saved at the end.
+
+        Raises SoraError when the gradient stays infinite, too many clips cannot be read, or a checkpoint fails.
+        """
+        run = self.config.run
+        if self.is_main:
+            self._metrics = Metrics(self.folder, self.position.step, tensorboard=run.tensorboard, wandb=run.wandb)
+        if self._is_done():
+            return
+        plan = self._plan()
+        self._check_not_empty(plan)
+        total = run.steps or self._updates(plan) + self.position.step + self._updates_of_other_epochs(plan)
+        with get_console().progress("training", total) as progress:
+            progress.update(self.position.step)
+            while not self._is_done():
+                self._epoch(plan, progress)
+                if self._updates(plan) == 0:
+                    self.position.epoch += 1
+                    self.position.consumed = 0
+                if not self._is_done():
+                    plan = self._plan()
+                    self._check_not_empty(plan)
+        self._log(force=True)
+        if self._saved_step != self.position.step:
+            self.save()
+        self.checkpoints.wait()
+        if self._metrics is not None:
+            self._metrics.close()
+
+    def _epoch(self, plan: Plan, progress: Progress) -> None:
+        """The rest of an epoch, or as much of it as is asked for."""
+        position, run, ranks = self.position, self.config.run, self.team.data_size
+        accumulation = self.config.optimizer.accumulation
+        updates = self._updates(plan)
+        if run.steps is not None:
+            updates = min(updates, run.steps - position.step)
+        first = position.consumed + self.team.data_rank
+        numbers = range(first, first + updates * accumulation * ranks, ranks)
+        device = self.encoders.device
+        batches = self.source.load(
+            plan,
+            numbers,
+            position.epoch,
+            dtype=torch.bfloat16 if self.engine.options.dtype == torch.bfloat16 else torch.float32,
+            pin_memory=self.config.data.pin_memory and device.type == "cuda",
+        )
+        stream = iter(batches)
+        for _ in range(updates):
+            self._update(stream)
+            position.consumed += ranks * accumulation
+            progress.update(position.step)
+            self._log()
+            is_time = run.checkpoint_every > 0 and position.step % run.checkpoint_every == 0
+            if is_time and position.step != self._saved_step:
+                self.save()
+            if self._should_stop():
+                return
+
+    def _update(self, stream: Iterator[Batch]) -> None:
+        """One update from the next micro-batches."""
+        settings, position = self.config.optimizer, self.position
+        start = time.perf_counter()
+        waited, samples, tokens, loss = 0.0, 0, 0, torch.zeros((), device=self.encoders.device)
+        sizes: list[tuple[int, ...]] = []
+        for index in range(settings.accumulation):
+            before = time.perf_counter()
+            batch = next(stream)
+            waited += time.perf_counter() - before
+            self._note_bad(batch)
+            encoded = self.encoders.encode(
+                batch, key_seed(self.config.run.seed, position.epoch, batch.number, "autoencoder")
+            )
+            with self.engine.accumulating(index + 1 == settings.accumulation):
+                own = self.objective.losses(self.engine.model, encoded, position.epoch).mean()
+                self.engine.backward(own / settings.accumulation)
+            loss += own.detach() / settings.accumulation
+            samples += len(batch.rows)
+            tokens += encoded.latents[:, 0].numel() // self.patch_volume
+            sizes.append(tuple(batch.pixels.shape[2:]))
+        rate = learning_rate(settings.learning_rate, position.step, settings.warmup_steps)
+        result = self.engine.update(rate, settings.gradient_clip)
+        if result.is_applied:
+            position.step += 1
+            self._bad_in_a_row = 0
+        else:
+            self._left_out(result, sizes)
+        seconds = time.perf_counter() - start
+        if result.is_applied:
+            self._waiting.append(_Update(loss, rate, result, seconds, waited, samples, tokens, position.epoch, sizes))
+
+    def _left_out(self, result: Update, sizes: list[tuple[int, ...]]) -> None:
+        """Count an update whose gradient is not finite; SoraError after several in a row."""
+        self.position.skipped += 1
+        self._bad_in_a_row += 1
+        limit = self.config.optimizer.max_bad_updates
+        if self.engine.loss_scale is None or self._bad_in_a_row > 2:
+            shown = ", ".join(str(size) for size in sizes)
+            get_console().warn(f"the gradient after update {self.position.step} is {result.norm}; left out ({shown})")
+        if self._bad_in_a_row >= limit:
+            raise SoraError(
+                f"{limit} updates in a row had no finite gradient",
+                hint="a lower --lr or --warmup-steps may help; earlier checkpoints are whole",
+            )
+
+    # -- lengths -----------------------------------------------------------------------------------------------------
+
+    def _plan(self) -> Plan:
+        return self.source.plan(self.position.epoch, num_ranks=self.team.data_size, start=self.position.consumed)
+
+    def _updates(self, plan: Plan) -> int:
+        return plan.num_steps(self.team.data_size, self.position.consumed) // self.config.optimizer.accumulation
+
+    def _updates_of_other_epochs(self, plan: Plan) -> int:
+        """About as many as in this one."""
+        whole = len(plan) // (self.team.data_size * self.config.optimizer.accumulation)
+        return whole * (self.config.run.epochs - self.position.epoch - 1)
+
+    def _check_not_empty(self, plan: Plan) -> None:
+        if self.position.consumed == 0 and self._updates(plan) == 0:
+            raise SoraError(
+                f"there are {len(plan)} whole micro-batches in an epoch, fewer than one update needs",
+                hint="`sora train buckets` says where the clips go; use fewer GPUs or smaller batches",
+            )
+
+    def _is_done(self) -> bool:
+        run, position = self.config.run, self.position
+        has_steps = run.steps is not None and position.step >= run.steps
+        return self.stop.reason is not None or has_steps or position.epoch >= run.epochs
+
+    def _should_stop(self) -> bool:
+        """Whether any rank was told to stop."""
+        self.stop.reason = self.team.agree(self.stop.reason)
+        return self.stop.reason is not None
+
+    # -- saying ------------------------------------------------------------------------------------------------------
+
+    def _log(self, *, force: bool = False) -> None:
+        """Write what is waiting when it is time; the loss is the mean over the ranks."""
+        waiting = self._waiting
+        if not waiting or not (force or self.position.step % self.config.run.log_every == 0):
+            return
+        self._waiting = []
+        losses = self.team.mean(torch.stack([update.loss for update in waiting])).tolist()
+        if self._metrics is None:
+            return
+        last = self.position.step
+        rows = [
+            self._row(last - len(waiting) + index + 1, loss, update)
+            for index, (loss, update) in enumerate(zip(losses, waiting, strict=True))
+        ]
+        self._metrics.write(rows)
+        get_console().note(_summary(rows))
+
+    def _row(self, step: int, loss: float, update: _Update) -> dict[str, Any]:
+        row = {
+            "step": step,
+            "epoch": update.epoch,
+            "loss": loss,
+            "learning_rate": update.rate,
+            "gradient_norm": update.result.norm,
+            "seconds": update.seconds,
+            "data_seconds": update.data_seconds,
+            "samples_per_second": update.samples * self.team.data_size / update.seconds,
+            "tokens_per_second": update.tokens * self.team.data_size / update.seconds,
+            "sizes": update.sizes,
+        }
+        if self.encoders.device.type == "cuda":
+            row["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        return row
+
+    def _note_bad(self, batch: Batch) -> None:
+        """Keep the names of clips that could not be read; SoraError when they are too many."""
+        self._clips += len(batch.rows) + len(batch.bad)
+        if not batch.bad:
+            return
+        with (self.folder / BAD_FILES).open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(one._asdict()) + "\n" for one in batch.bad)
+        for one in batch.bad:
+            self._bad[one.reason] += 1
+            get_console().warn(f"row {one.row + 1}, {one.path}: {one.detail}; another clip takes its place")
+        share = sum(self._bad.values()) / self._clips
+        if self._clips >= FEWEST_CLIPS and share > self.config.data.max_bad_share:
+            counts = [f"{count} times: {reason}" for reason, count in self._bad.most_common()]
+            raise SoraError(
+                f"{share:.0%} of the clips cannot be read, more than data.max_bad_share allows",
+                hint="\n".join([*counts, f"they are named in {self.folder / BAD_FILES}"]),
+            )
+
+    # -- keeping -----------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Start writing a checkpoint of the state as it is."""
+        self._log(force=True)
+        files = self.engine.files()
+        self._saved_step = self.position.step
+        if not self.is_main:
+            return
+        record = {
+            **asdict(self.position),
+            "identity": dict(self.identity),
+            "engine": self.engine.record(),
+            "config": self.config.model_dump(mode="json"),
+        }
+        self.checkpoints.save(self.position.step, files, record, self.documents)
+
+    def restore(self, files: Mapping[str, Mapping[str, Tensor]], record: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.engine.load(files)
+        self.engine.load_record(record["engine"])
+        self.position = Position(**{name: record[name] for name in ("step", "epoch", "consumed", "skipped")})
+        self._saved_step = self.position.step
+
+
+def _summary(rows: list[dict[str, Any]]) -> str:
+    """One line about the updates since the last one."""
+    mean: Callable[[str], float] = lambda name: sum(row[name] for row in rows) / len(rows)  # noqa: E731
+    last, seconds = rows[-1], sum(row["seconds"] for row in rows)
+    memory = f", {last['memory_gib']:.1f} GiB" if "memory_gib" in last else ""
+    return (
+        f"update {last['step']}: loss {mean('loss'):.4f}, gradient {mean('gradient_norm'):.3g}, "
+        f"rate {last['learning_rate']:.3g}, {seconds / len(rows):.2f} s each, "
+        f"{mean('samples_per_second'):.3g} clips/s, {mean('tokens_per_second'):.3g} tokens/s, "
+        f"waiting for data {sum(row['data_seconds'] for row in rows) / seconds:.0%}{memory}"
+    )

@@ -1,0 +1,113 @@
+"""The loss of a batch: what is noised, what is given, what is dropped, all drawn from keys.
+
+Every random number of a micro-batch comes from (seed, epoch, number of the micro-batch, purpose). So runs on any number
+of ranks draw the same, ranks of a sequence group agree, and a resumed run needs no state of generators.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sora_cli.conditioning.frame_masks import MaskRatios
+from sora_cli.plugin.protocols import TextEncoder, VideoAutoencoder
+
+from .dataset import Batch
+
+
+def key_seed(*key: Any) -> int:
+    """A seed in 0 .. 2^63 - 1 from a key."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class Encoded(NamedTuple):
+    """A batch as the network takes it: latents (B, C, T, h, w) float32, y (B, 1, L, D), mask (B, L), sizes (B,)."""
+
+    number: int
+    latents: Tensor
+    y: Tensor
+    mask: Tensor
+    sizes: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """The frozen parts in front of the network.
+
+    clips_at_once: clips that the autoencoder takes together, None for all of a batch.
+    """
+
+    vae: VideoAutoencoder
+    text: TextEncoder
+    device: torch.device
+    clips_at_once: int | None = None
+    aspect_condition: str = "h_over_w"
+
+    @torch.no_grad()
+    def encode(self, batch: Batch, seed: int) -> Encoded:
+        """Latents and text of a batch. seed: of what the autoencoder samples."""
+        torch.manual_seed(seed)
+        size = self.clips_at_once or len(batch.pixels)
+        latents = [self.vae.encode(part.to(self.device, non_blocking=True)) for part in batch.pixels.split(size)]
+        y, mask = self.text.encode(batch.texts)
+        sizes = {**batch.sizes(self.aspect_condition), "fps": batch.fps.float()}
+        return Encoded(
+            batch.number,
+            torch.cat(latents).float(),
+            # Encoders may run in inference mode, whose tensors no gradient can pass.
+            y.to(self.device).clone(),
+            mask.to(self.device).clone(),
+            {name: value.to(self.device) for name, value in sizes.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is learned. scheduler: with `draw_times` and `loss`; text_drop: chance that a caption is dropped."""
+
+    scheduler: Any
+    seed: int
+    masks: MaskRatios | None = None
+    text_drop: float = 0.0
+
+    def losses(self, model: Any, batch: Encoded, epoch: int) -> Tensor:
+        """The loss of each sample, (B,)."""
+        latents, device = batch.latents, batch.latents.device
+        count, _, frames = latents.shape[:3]
+        key = (self.seed, epoch, batch.number)
+        noise = torch.randn(latents.shape, generator=_generator(*key, "noise")).to(device)
+        t = self.scheduler.draw_times(
+            count,
+            height=batch.sizes["height"],
+            width=batch.sizes["width"],
+            num_frames=batch.sizes["num_frames"],
+            latent_frames=torch.full((count,), float(frames), device=device),
+            generator=_generator(*key, "times"),
+        ).to(device)
+        conditioning: dict[str, Any] = {**batch.sizes, "y": batch.y, "mask": batch.mask}
+        if self.text_drop > 0:
+            drawn = torch.rand(count, generator=_generator(*key, "text")) < self.text_drop
+            conditioning["drop_ids"] = drawn.long().to(device)
+        torch.manual_seed(key_seed(*key, "network"))  # for what is random inside the network
+        losses: Tensor = self.scheduler.loss(
+            model, latents, noise=noise, t=t, frame_mask=self._frame_mask(count, frames, key, device), **conditioning
+        )
+        return losses
+
+    def _frame_mask(self, count: int, frames: int, key: Sequence[Any], device: torch.device) -> Tensor | None:
+        if self.masks is None:
+            return None
+        random = np.random.default_rng(key_seed(*key, "masks"))
+        mask = np.stack([self.masks.draw(frames, random) for _ in range(count)])
+        return None if mask.all() else torch.from_numpy(mask).to(device)
+
+
+def _generator(*key: Any) -> torch.Generator:
+    return torch.Generator().manual_seed(key_seed(*key))

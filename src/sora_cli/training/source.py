@@ -1,0 +1,73 @@
+"""Where the batches of a run come from: plans and loaders for a table of clips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .buckets import Assignment, BucketTable
+from .plan import EpochPlan, FixedPlan
+
+if TYPE_CHECKING:
+    import torch
+
+    from sora_cli.config.train_schema import DataSection
+
+    from .dataset import Batch
+    from .table import ClipTable
+
+Plan = EpochPlan | FixedPlan
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """Batches of a table. buckets: None where all clips get one size, (frames, height, width)."""
+
+    table: ClipTable
+    data: DataSection
+    seed: int
+    buckets: BucketTable | None
+    size: tuple[int, int, int] | None = None
+
+    def assign(self, epoch: int) -> Assignment:
+        """The buckets of all rows in an epoch."""
+        assert self.buckets is not None  # asked for tables with buckets only
+        columns = [self.table.numbers(name) for name in ("num_frames", "height", "width")]
+        interval = self.data.frame_interval
+        return self.buckets.assign(*columns, seed=self.seed, epoch=epoch, frame_interval=interval)
+
+    def plan(self, epoch: int, *, num_ranks: int, start: int = 0) -> Plan:
+        """The micro-batches of an epoch, of which `start` are done."""
+        if self.buckets is not None:
+            return EpochPlan(self.buckets, self.assign(epoch), seed=self.seed, epoch=epoch)
+        assert self.size is not None  # one or the other
+        return FixedPlan(
+            len(self.table),
+            self.size,
+            self.data.batch_size or 1,
+            num_ranks=num_ranks,
+            seed=self.seed,
+            epoch=epoch,
+            start=start,
+        )
+
+    def load(
+        self, plan: Plan, numbers: Sequence[int], epoch: int, *, dtype: torch.dtype, pin_memory: bool
+    ) -> Iterable[Batch]:
+        """The batches of these micro-batches. dtype: of the pixels."""
+        from .dataset import ClipOptions, load_batches
+
+        data = self.data
+        shared: dict[str, Any] = {
+            name: getattr(data, name)
+            for name in (
+                *("transform", "frame_interval", "exact_stride", "fps_condition", "aspect_condition"),
+                *("score_captions", "score_drop", "reader"),
+            )
+        }
+        options = ClipOptions(seed=self.seed, epoch=epoch, dtype=dtype, **shared)
+        workers = min(data.workers, len(numbers))
+        return load_batches(
+            self.table, plan, numbers, options, num_workers=workers, prefetch=data.prefetch, pin_memory=pin_memory
+        )

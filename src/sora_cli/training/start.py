@@ -1,0 +1,202 @@
+"""Putting a training run together on this process: network, engine, encoders, and the state of an earlier run."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from sora_cli.acceleration.attention import choose_attention, set_attention
+from sora_cli.console import get_console
+from sora_cli.errors import MissingError, SoraError, UsageError
+from sora_cli.launch.mesh import Team
+from sora_cli.plugin.manager import load_attribute
+from sora_cli.tasks.components import DTYPES, TEXT_DTYPES, choose_device, choose_vae_dtype
+from sora_cli.tasks.plan import text_dtype_of
+from sora_cli.tasks.train_plan import TrainPlan, check_same_run
+from sora_cli.weights.load import load_network
+
+from .checkpoint import complete_checkpoints, read_checkpoint
+from .engine import Engine, EngineOptions, compile_blocks, use_gradient_checkpointing
+from .loop import Stop, TrainingLoop
+from .objective import Encoders, Objective, key_seed
+
+if TYPE_CHECKING:
+    from sora_cli.plugin.manager import Plugins
+
+
+def make_loop(plan: TrainPlan, plugins: Plugins, team: Team, stop: Stop) -> TrainingLoop:
+    """The loop of this process, at the position of the newest checkpoint if there is one.
+
+    Raises SoraError for weights that do not fit, parts that cannot train, and a checkpoint of another run.
+    """
+    config, console = plan.config, get_console()
+    device = choose_device(config.hardware.device)
+    if device.type == "cuda":
+        device = torch.device("cuda", torch.cuda.current_device())
+    network = make_network(plan, plugins, device)
+    choose_trainable(network, freeze=config.model.freeze, train_only=config.model.train_only)
+    attention = choose_attention(config.model.attention, device, DTYPES[config.model.dtype])
+    console.note(f"training on {device.type} in {config.model.dtype}; attention {attention.name}: {attention.why}")
+    set_attention(network, attention.function)
+    engine = make_engine(plan, plugins, network, team)
+    if config.model.gradient_checkpointing:
+        use_gradient_checkpointing(network)
+    if config.model.compile:
+        compile_blocks(network)
+    loop = TrainingLoop(
+        config=config,
+        source=plan.source,
+        engine=engine,
+        encoders=make_encoders(plan, plugins, device),
+        objective=Objective(
+            plugins.load_target(plan.components.scheduler)(plan.scheduler_options),
+            config.run.seed,
+            plan.masks,
+            plan.text_drop,
+        ),
+        team=team,
+        folder=plan.folder,
+        identity=plan.identity,
+        documents={"config.json": plan.model_config},
+        patch_volume=_patch_volume(plan.model_config),
+        stop=stop,
+    )
+    _restore(loop, plan)
+    network.train()
+    return loop
+
+
+def make_network(plan: TrainPlan, plugins: Plugins, device: torch.device) -> nn.Module:
+    """The network in float32 with the weights that training starts from."""
+    spec, config = plan.components.model, plan.config
+    build = functools.partial(plugins.load_target(spec), plan.model_config, plan.model_options)
+    if plan.weights.model is None:
+        torch.manual_seed(key_seed(config.run.seed, "initial weights"))
+        network: nn.Module = build()
+        return network.to(device)
+    map_keys = load_attribute(spec.load, what=spec.name) if spec.load else None
+    network = load_network(
+        build,
+        plan.weights.model,
+        what=f"{spec.name} ({plan.variant})",
+        device=device,
+        dtype=torch.float32,
+        map_keys=map_keys,
+        strict=config.model.strict,
+    )
+    # Loading switches gradients off; tables among the parameters, such as rotary frequencies, never have any.
+    with torch.device("meta"):
+        learned = {name for name, parameter in build().named_parameters() if parameter.requires_grad}
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in learned)
+    return network
+
+
+def choose_trainable(network: nn.Module, *, freeze: tuple[str, ...], train_only: tuple[str, ...]) -> None:
+    """Let gradients flow only into what is to be trained. freeze, train_only: names of modules or parameters.
+
+    Raises UsageError for a name that the network does not have, or when nothing is left to train.
+    """
+    names = [name for name, _ in network.named_parameters()]
+    for part in (*freeze, *train_only):
+        if not any(_is_part(name, part) for name in names):
+            parts = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
+            raise UsageError(f"the network has no part {part!r}", hint=f"its parts: {parts}")
+    for name, parameter in network.named_parameters():
+        is_chosen = not train_only or any(_is_part(name, part) for part in train_only)
+        if not is_chosen or any(_is_part(name, part) for part in freeze):
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise UsageError("all parts of the network are frozen", hint="see model.freeze and model.train_only")
+
+
+def _is_part(name: str, part: str) -> bool:
+    return name == part or name.startswith(f"{part}.")
+
+
+def make_engine(plan: TrainPlan, plugins: Plugins, network: nn.Module, team: Team) -> Engine:
+    """The engine of the parallelism that was chosen. Raises UsageError for one that cannot train."""
+    spec, settings = plan.components.parallelism, plan.config.optimizer
+    options = EngineOptions(
+        dtype=DTYPES[plan.config.model.dtype],
+        betas=settings.betas,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        ema_decay=settings.ema_decay,
+        sharding=plan.config.hardware.sharding,
+    )
+    if spec is None:
+        return Engine(network, options)
+    if spec.engine is None:
+        raise UsageError(f"the parallelism {spec.name!r} cannot train")
+    shard = plan.components.model.shard
+    split = load_attribute(shard, what=plan.components.model.name) if shard else None
+    engine: Engine = load_attribute(spec.engine, what=spec.name)(network, options, team, split)
+    return engine
+
+
+def make_encoders(plan: TrainPlan, plugins: Plugins, device: torch.device) -> Encoders:
+    """The frozen autoencoder and text encoder."""
+    config, parts = plan.config, plan.components
+    dtype = choose_vae_dtype(DTYPES[config.model.dtype], device)
+    vae: Any = plugins.load_target(parts.vae)(plan.weights.vae, device, dtype)
+    if not hasattr(vae, "encode"):
+        raise MissingError(f"the autoencoder {parts.vae.name} cannot encode, which training needs")
+    text_dtype = TEXT_DTYPES[text_dtype_of(config, parts.text_encoder)]
+    text: Any = plugins.load_target(parts.text_encoder)(plan.weights.text_encoder, device, text_dtype)
+    for part in (vae, text):
+        if isinstance(part, nn.Module):
+            part.requires_grad_(False).eval()
+    return Encoders(vae, text, device, config.model.vae_batch_size, config.data.aspect_condition)
+
+
+def _patch_volume(model_config: Any) -> int:
+    """Latent positions per token."""
+    volume = 1
+    for side in model_config.get("patch_size", (1, 1, 1)):
+        volume *= int(side)
+    return volume
+
+
+def _restore(loop: TrainingLoop, plan: TrainPlan) -> None:
+    """Go on from the newest checkpoint of the run, or begin with the state that `run.load` names."""
+    run, console = plan.config.run, get_console()
+    found = complete_checkpoints(plan.folder)
+    if found and not run.resume:
+        raise UsageError(
+            f"there is a run in {plan.folder} already, at update {found[-1].name.partition('-')[2]}",
+            hint="leave --no-resume out to go on with it, or choose another folder with --run",
+        )
+    if found:
+        files, record = read_checkpoint(found[-1])
+        for note in check_same_run(plan, record, plan.folder):
+            console.note(note)
+        _load(loop, files, record, found[-1])
+        position = loop.position
+        console.note(f"going on after update {position.step}, epoch {position.epoch}")
+    elif run.load is not None:
+        path = checkpoint_of(Path(run.load))
+        files, record = read_checkpoint(path)
+        _load(loop, files, {**record, "step": 0, "epoch": 0, "consumed": 0, "skipped": 0}, path)
+        console.note(f"starting with the weights, averages and optimizer state of {path}")
+
+
+def _load(loop: TrainingLoop, files: Any, record: Any, path: Path) -> None:
+    try:
+        loop.restore(files, record)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise SoraError(f"the checkpoint {path} does not fit this run: {error}") from error
+
+
+def checkpoint_of(path: Path) -> Path:
+    """A checkpoint by itself or as the newest of a run. Raises UsageError when there is none."""
+    if complete_checkpoints(path.parent).count(path):
+        return path
+    found = complete_checkpoints(path) if path.is_dir() else []
+    if not found:
+        raise UsageError(f"there is no complete checkpoint in {path}")
+    return found[-1]
