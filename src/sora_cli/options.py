@@ -304,6 +304,15 @@ Weights = Annotated[
         "WHERE",
     ),
 ]
+Raw = Annotated[
+    bool | None,
+    setting(
+        "model.raw",
+        "--raw/--averaged",
+        "of a training run take the weights as the last update left them, not their average",
+        default="no",
+    ),
+]
 Dtype = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"] | None,
     setting("model.dtype", "--dtype", "number format of the network: auto, fp32, bf16 or fp16", "NAME", default="auto"),

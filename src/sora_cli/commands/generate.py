@@ -51,6 +51,7 @@ def generate(
     variant: o.Variant = None,
     model_options: o.ModelOptions = None,
     weights: o.Weights = None,
+    raw: o.Raw = None,
     strict: o.Strict = None,
     dtype: o.Dtype = None,
     attention: o.Attention = None,

@@ -38,6 +38,7 @@ def train(
     variant: o.Variant = None,
     model_options: o.ModelOptions = None,
     weights: o.Weights = None,
+    raw: o.Raw = None,
     strict: o.Strict = None,
     initialize: t.Initialize = None,
     train_dtype: t.Dtype = None,

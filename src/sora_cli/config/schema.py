@@ -80,6 +80,7 @@ class ModelSection(Section):
     name: str = Field("auto", description="model name; auto takes the best that fits this machine")
     variant: str | None = Field(None, description="size of the model")
     weights: str | None = Field(None, description="hub id, folder, file or training run to load instead")
+    raw: bool = Field(False, description="of a training run take the last weights, not their average")
     dtype: DTypeName = Field("auto", description="number format of the network")
     attention: str = Field("auto", description="attention backend")
     strict: bool = Field(True, description="whether weights must fit the model exactly")

@@ -88,6 +88,7 @@ class TrainModelSection(Section):
     name: str = Field("auto", description="model name")
     variant: str | None = Field(None, description="size of the model")
     weights: str | None = Field(None, description="where training starts: hub id, folder, file or training run")
+    raw: bool = Field(False, description="of a training run take the last weights, not their average")
     initialize: Literal["released", "random"] = Field("released", description="start without any weights: random")
     strict: bool = Field(True, description="whether starting weights must fit exactly")
     dtype: Literal["fp32", "bf16", "fp16"] = Field("bf16", description="number format of the network in training")

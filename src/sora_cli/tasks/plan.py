@@ -232,6 +232,7 @@ def locate_components(
             what=f"{model.name} ({variant})",
             override=config.model.weights,
             download=download,
+            raw=config.model.raw,
         ),
         vae=locate_weights(
             components.vae.weights,

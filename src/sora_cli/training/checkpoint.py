@@ -6,12 +6,11 @@ every file. It is written as `step-N.tmp`, synced to the disk and renamed, so th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,7 @@ from torch import Tensor
 
 from sora_cli.errors import SoraError
 
-PREFIX = "step-"
-MANIFEST = "manifest.json"
-RECORD = "record.json"
-SUFFIX = ".safetensors"
-BLOCK_BYTES = 1 << 22
+from .run_folder import MANIFEST, PREFIX, RECORD, SUFFIX, complete_checkpoints, describe, problems_of
 
 Files = Mapping[str, Mapping[str, Tensor]]
 
@@ -97,7 +92,7 @@ class Checkpointer:
                 save_file(dict(tensors), temporary / f"{name}{SUFFIX}")
             for name, text in texts.items():
                 (temporary / name).write_text(text + "\n", encoding="utf-8")
-            manifest = {file.name: _describe(file) for file in sorted(temporary.iterdir())}
+            manifest = {file.name: describe(file) for file in sorted(temporary.iterdir())}
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
             for file in (*temporary.iterdir(), temporary):
                 _sync(file)
@@ -111,50 +106,15 @@ class Checkpointer:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def complete_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first; folders that are being written or were damaged are left out."""
-    found = [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
-    return [path for path in sorted(found, key=step_of) if not list(_problems(path, check_content=False))]
-
-
-def step_of(path: Path) -> int:
-    """The number of updates at which a checkpoint was made."""
-    return int(path.name.removeprefix(PREFIX))
-
-
 def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """The files and the record of a checkpoint. Raises SoraError naming what is missing, cut off or changed."""
-    if problems := list(_problems(path, check_content=True)):
+    if problems := list(problems_of(path, check_content=True)):
         raise SoraError(f"the checkpoint {path} is damaged", hint="\n".join(problems))
     try:
         files = {file.name.removesuffix(SUFFIX): load_file(file) for file in sorted(path.glob(f"*{SUFFIX}"))}
     except SafetensorError as error:
         raise SoraError(f"the checkpoint {path} is damaged: {error}") from error
     return files, json.loads((path / RECORD).read_text(encoding="utf-8"))
-
-
-def _problems(path: Path, *, check_content: bool) -> Iterator[str]:
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        yield f"{MANIFEST}: {error}"
-        return
-    for name, wanted in manifest.items():
-        file = path / name
-        if not file.is_file():
-            yield f"{name} is missing"
-        elif file.stat().st_size != wanted["bytes"]:
-            yield f"{name} has {file.stat().st_size} bytes instead of {wanted['bytes']}"
-        elif check_content and _describe(file) != wanted:
-            yield f"{name} has changed since it was written"
-
-
-def _describe(file: Path) -> dict[str, Any]:
-    digest = hashlib.blake2b(digest_size=16)
-    with file.open("rb") as stream:
-        while block := stream.read(BLOCK_BYTES):
-            digest.update(block)
-    return {"bytes": file.stat().st_size, "blake2b": digest.hexdigest()}
 
 
 def _sync(path: Path) -> None:

@@ -19,10 +19,11 @@ from sora_cli.tasks.plan import text_dtype_of
 from sora_cli.tasks.train_plan import TrainPlan, check_same_run
 from sora_cli.weights.load import load_network
 
-from .checkpoint import complete_checkpoints, read_checkpoint
+from .checkpoint import read_checkpoint
 from .engine import Engine, EngineOptions, compile_blocks, use_gradient_checkpointing
 from .loop import Stop, TrainingLoop
 from .objective import Encoders, Objective, key_seed
+from .run_folder import complete_checkpoints, newest_checkpoint
 
 if TYPE_CHECKING:
     from sora_cli.plugin.manager import Plugins
@@ -179,7 +180,11 @@ def _restore(loop: TrainingLoop, plan: TrainPlan) -> None:
         position = loop.position
         console.note(f"going on after update {position.step}, epoch {position.epoch}")
     elif run.load is not None:
-        path = checkpoint_of(Path(run.load))
+        path = newest_checkpoint(Path(run.load))
+        if path is None:
+            raise UsageError(
+                f"there is no complete checkpoint in {run.load}", hint="--load takes a run or one of its step-N"
+            )
         files, record = read_checkpoint(path)
         _load(loop, files, {**record, "step": 0, "epoch": 0, "consumed": 0, "skipped": 0}, path)
         console.note(f"starting with the weights, averages and optimizer state of {path}")
@@ -190,13 +195,3 @@ def _load(loop: TrainingLoop, files: Any, record: Any, path: Path) -> None:
         loop.restore(files, record)
     except (KeyError, ValueError, RuntimeError) as error:
         raise SoraError(f"the checkpoint {path} does not fit this run: {error}") from error
-
-
-def checkpoint_of(path: Path) -> Path:
-    """A checkpoint by itself or as the newest of a run. Raises UsageError when there is none."""
-    if complete_checkpoints(path.parent).count(path):
-        return path
-    found = complete_checkpoints(path) if path.is_dir() else []
-    if not found:
-        raise UsageError(f"there is no complete checkpoint in {path}")
-    return found[-1]

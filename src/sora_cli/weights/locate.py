@@ -13,6 +13,7 @@ from typing import Any
 
 from sora_cli.errors import MissingError, SoraError, UsageError
 from sora_cli.plugin.specs import Weights
+from sora_cli.training.run_folder import AVERAGED, LAST, newest_checkpoint
 
 from .fetch import fetch, find_cached, split_hub_id
 
@@ -56,11 +57,12 @@ class LocatedWeights:
 
 
 def locate_weights(
-    weights: Weights | None, *, what: str, override: str | None = None, download: bool = True
+    weights: Weights | None, *, what: str, override: str | None = None, download: bool = True, raw: bool = False
 ) -> LocatedWeights | None:
-    """Find the files of `weights`, or of `override` (a file, a folder or a hub id that the user gave).
+    """Find the files of `weights`, or of `override` (a file, a folder, a training run or a hub id that the user gave).
 
-    what: the component in words, for messages. download: fetch what is on the hub and not here. Returns None when there
+    what: the component in words, for messages. download: fetch what is on the hub and not here. raw: of a training run
+    take the weights as the last update left them, not their average. Returns None when there
     is nothing to find: no weights, no override. Raises UsageError for an override that does not exist, MissingError
     (exit 3) for files that are not here and cannot be had.
     """
@@ -69,6 +71,11 @@ def locate_weights(
         hub_id = split_hub_id(override)
         if not place.exists() and hub_id is not None:
             return _from_hub(*hub_id, (), what=what, licence=None, size_gib=None, download=download)
+        checkpoint = newest_checkpoint(place)
+        if checkpoint is not None:
+            return _located([checkpoint / (LAST if raw else AVERAGED)])
+        if raw:
+            raise UsageError(f"--raw is for training runs, and {override} is none")
         return _located(_override_files(place, what))
     if weights is None:
         return None
