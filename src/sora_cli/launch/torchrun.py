@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import shlex
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from ..config.resolve_train import ResolvedTrain
     from ..config.schema import ProcessesSection
 
+#: Of <sys/prctl.h>.
+PR_SET_PDEATHSIG = 1
 WORKER = "sora_cli.launch.worker"
 POLL_SECONDS = 0.1
 #: How long processes may take to keep their latents after an interrupt.
@@ -140,12 +143,19 @@ def follow_run(
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
             _follow(process, replay)
         if process.returncode != 0:
             raise replay.error or _unexplained(process.returncode, folder / "torchrun.log")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_with_parent() -> None:
+    """Be sent SIGTERM when the command that started this process is gone, killed or not (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def run_file_content(resolved: Resolved, num_batches: int, done: Iterable[Path]) -> dict[str, Any]:

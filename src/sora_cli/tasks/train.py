@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sora_cli.launch.mesh import Team
     from sora_cli.training.loop import Stop
 
-LOCK = "lock"
+LOCK, WORKER_LOCK = "lock", "worker-lock"
 
 
 def run(resolved: ResolvedTrain, *, dry_run: bool = False) -> None:
@@ -98,12 +98,10 @@ def train_in_process(content: Mapping[str, Any]) -> None:
     from sora_cli.training.table import mapped_table
 
     stop = Stop()
-    with _stop_on_signals(stop):
+    folder = Path(content["config"]["run"]["folder"])
+    with _stop_on_signals(stop), _after_others(folder) if os.environ["RANK"] == "0" else contextlib.nullcontext():
         resolved = ResolvedTrain(TrainConfig.model_validate(content["config"]), content["origins"])
-        assert resolved.config.run.folder is not None  # filled by the resolver
-        table = mapped_table(
-            resolved.config.run.folder / TABLE_CACHE, Path(content["table"]["root"]), content["table"]["fingerprint"]
-        )
+        table = mapped_table(folder / TABLE_CACHE, Path(content["table"]["root"]), content["table"]["fingerprint"])
         plan = plan_train(resolved, get_plugins(), table=table)
         train_share(plan, join_team(content["device"], content["sequence"]), stop)
 
@@ -171,6 +169,20 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise SoraError(f"another process is training in {folder}", hint="choose another one with --run") from None
+        yield
+
+
+@contextlib.contextmanager
+def _after_others(folder: Path) -> Iterator[None]:
+    """Wait until processes are gone that outlived the command which started them, and keep later ones out."""
+    import fcntl
+
+    with (folder / WORKER_LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            get_console().note("waiting for the processes of an earlier start to end")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

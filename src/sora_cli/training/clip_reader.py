@@ -114,6 +114,8 @@ class _PyAvVideo:
         if not container.streams.video:
             raise BadClipError(BROKEN, "there is no video in it")
         self.container, self.stream = container, container.streams.video[0]
+        if self.stream.codec_context is None:
+            raise BadClipError(BROKEN, "there is no decoder for it")
         # One thread: several files are decoded at a time by the loader's processes.
         self.stream.codec_context.thread_count = 1
         self.fps = float(self.stream.average_rate or UNKNOWN_FPS)

@@ -163,8 +163,10 @@ class ClipDataset(Dataset[Batch]):
                 reader=options.reader,
             )
             pixels = for_video(read.frames, (target[0], target[1])).transpose(0, 1)
-        except (RuntimeError, MemoryError, OSError) as error:  # of a picture of absurd size, of a disk that fails
-            raise BadClipError("it cannot be read", str(error).splitlines()[0] if str(error) else "") from error
+        except (BadClipError, SoraError):
+            raise
+        except Exception as error:  # decoders raise almost anything, and no file may end a run
+            raise BadClipError("it cannot be read", f"{type(error).__name__}: {error}") from error
         return pixels.to(options.dtype), self._told_rate(read.fps, read.interval)
 
     def _frame_numbers(self, row: int, num_frames: int, total: int) -> Sequence[int]:
