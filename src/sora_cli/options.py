@@ -304,6 +304,10 @@ Weights = Annotated[
         "WHERE",
     ),
 ]
+Lora = Annotated[
+    list[str] | None,
+    setting("model.lora", "--lora", "adapter to merge: a training run, file or folder; repeatable", "PLACE[:SCALE]"),
+]
 Raw = Annotated[
     bool | None,
     setting(

@@ -103,6 +103,16 @@ Initialize = Annotated[
         "model.initialize", "--init", "start from released weights or from random ones", "NAME", default="released"
     ),
 ]
+Lora = Annotated[
+    str | None,
+    setting(
+        "model.lora",
+        "--lora",
+        'train low-rank adapters instead of the weights: "rank=16 alpha=16 dropout=0 targets=attn.qkv,attn.proj"',
+        "SETTINGS",
+        parameter="train_lora",
+    ),
+]
 Freeze = Annotated[
     list[str] | None,
     setting("model.freeze", "--freeze", "part of the network that is not trained; repeatable", "NAME"),
@@ -207,3 +217,19 @@ Sets = Annotated[
         metavar="KEY=VALUE",
     ),
 ]
+
+# sora train extract
+ExtractTo = Annotated[Path, typer.Option("-o", "--output", help="folder to write", metavar="FOLDER")]
+BinSize = Annotated[int, typer.Option("--bin-size", help="micro-batches in a file", metavar="N", min=1)]
+
+# sora train export
+Source = Annotated[Path, typer.Argument(help="folder of a run, or one of its checkpoints step-N", metavar="RUN")]
+ExportTo = Annotated[
+    Path,
+    typer.Option("-o", "--output", help=".safetensors file, or folder for weights and config.json", metavar="PATH"),
+]
+RawExport = Annotated[bool, typer.Option("--raw", help="the weights as the last update left them, not their average")]
+ExportDtype = Annotated[
+    Literal["fp32", "bf16", "fp16"], typer.Option("--dtype", help="number format: fp32, bf16 or fp16", metavar="NAME")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what is there")]

@@ -74,6 +74,44 @@ def test_a_run_learns_and_its_result_makes_a_clip(executable: Executable, weight
     assert (clips_made[0] != clips_made[2]).any()
 
 
+def test_an_exported_run_makes_the_same_clip(executable: Executable, weights: list[str], clips: Path) -> None:
+    executable(*arguments(weights, clips, steps=2))
+    for name, more in (("folder", ()), ("file.safetensors", ("--dtype", "fp32")), ("last", ("--raw",))):
+        executable("train", "export", str(RUN), "-o", name, *more)
+    refused = executable("train", "export", str(RUN), "-o", "folder", code=2)
+    assert "folder is there already" in refused.stderr
+    executable("train", "export", str(RUN), "-o", "folder", "--overwrite")
+    made = {}
+    (executable.folder / "file.safetensors").rename(executable.folder / "folder" / "other.safetensors")
+    for place in (RUN, "folder", "folder/other.safetensors", "last"):
+        name = f"{str(place).replace('/', '-')}.mp4"
+        executable("generate", "a fox", *SHAPE, "--dtype", "bf16", *weights[2:], "--weights", str(place), "-o", name)
+        made[str(place)] = frames_of(executable.folder / name)
+    first, *others, last = made.values()
+    assert all((first == other).all() for other in others)
+    assert (first != last).any()
+
+
+def test_an_adapter_is_small_and_changes_the_clip(executable: Executable, weights: list[str], clips: Path) -> None:
+    pytest.importorskip("peft", reason="the extra train")
+    run = arguments(weights, clips, "--lora", "rank=4 alpha=8", "--lr", "0.02", "--ema-decay", "0.5", steps=6)
+    executable(*run)
+    values = losses(executable.folder / RUN)
+    assert values[-1] < values[0]
+    executable("train", "export", str(RUN), "-o", "style.safetensors", "--dtype", "fp32")
+    size = (executable.folder / "style.safetensors").stat().st_size
+    assert size < (Path(weights[1]) / "model.safetensors").stat().st_size
+    for name, more in (("plain", ()), ("run", ("--lora", "run")), ("file", ("--lora", "style.safetensors:1.0"))):
+        executable("generate", "a fox", *SHAPE, *weights, *more, "-o", f"{name}.mp4")
+    plain, of_run, of_file = (frames_of(executable.folder / f"{name}.mp4") for name in ("plain", "run", "file"))
+    assert (of_run != plain).any()
+    assert (of_run == of_file).all()
+    refused = executable("generate", "a fox", *SHAPE, *weights[2:], "--weights", "run", code=2)
+    assert "use it with --lora run" in refused.stderr
+    again = executable(*arguments(weights, clips, "--lora", "rank=8", steps=6), code=1)
+    assert "model.lora:" in again.stderr
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     executable: Executable, weights: list[str], clips: Path, ranks: int
@@ -178,6 +216,37 @@ def test_what_changed_between_two_starts(executable: Executable, weights: list[s
     assert "run.seed: 42 before, 3 now" in other.stderr
     again = executable(*run, "--no-resume", code=2)
     assert "there is a run in run already, at update 3" in again.stderr
+
+
+def test_training_from_features(executable: Executable, weights: list[str], clips: Path) -> None:
+    """What one process and two extract is the same, goes on where it stopped, and trains without encoders."""
+    from safetensors.torch import load_file
+
+    places = ("-m", "opensora-v1.2", "--data", str(clips), "--device", "cpu", "--workers", "0", *weights[2:])
+    extract = ("train", "extract", *places, "--set", BUCKETS, "--bin-size", "3")
+    assert executable(*extract, "-o", "one").stdout == "one\n"
+    executable(*extract, "-o", "two", "--gpus", "2")
+    names = [path.name for path in sorted((executable.folder / "one").glob("*.safetensors"))]
+    assert len(names) > 1
+    for name in names:
+        first, second = (load_file(executable.folder / folder / name) for folder in ("one", "two"))
+        assert first.keys() == second.keys()
+        assert all((first[key] == second[key]).all() for key in first)
+    (executable.folder / "one" / names[0]).unlink()
+    train = ("train", "-m", "opensora-v1.2", "--run", str(RUN), "--device", "cpu", "--steps", "12", *weights[:2])
+    train += ("--log-every", "1", "--dtype", "fp32", "--lr", "1e-3", "--workers", "0")
+    refused = executable(*train, "--data", "one", code=1)
+    assert f"{names[0]} is missing or cut off" in refused.stderr
+    again = executable(*extract, "-o", "one")
+    assert f"extracting into one: {len(names)}/{len(names)}" in again.stderr
+    executable(*train, "--data", "one")
+    values = losses(executable.folder / RUN)
+    assert len(values) == 12
+    assert values[-1] < values[0]
+    other = executable(*extract, "--seed", "3", "-o", "one", code=2)
+    assert "holds features made with another seed" in other.stderr
+    wrong = executable("train", "-m", "nano", "--data", "one", "--run", "x", code=2)
+    assert "the features in one are of vae opensora-vae-v1.2" in wrong.stderr
 
 
 def test_bad_files_are_named_and_replaced(executable: Executable, weights: list[str], clips: Path) -> None:

@@ -80,7 +80,7 @@ class ShardedEngine(Engine):
         self.model = network
         self.loss_scale = LossScale() if options.dtype == torch.float16 else None
         self.trainable = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
-        self.buffers = dict(network.named_buffers())
+        self.buffers = dict(network.named_buffers()) if options.keeps_all else {}
         device = next(network.parameters()).device
         self.mesh = init_device_mesh(device.type, (dist.get_world_size(),), mesh_dim_names=("world",))
         policy = MixedPrecisionPolicy(
@@ -93,7 +93,11 @@ class ShardedEngine(Engine):
         for block in parts.blocks() if hasattr(network, "blocks") else []:
             fully_shard(block, mesh=self.mesh, mp_policy=policy, reshard_after_forward=options.sharding == "zero3")
         fully_shard(network, mesh=self.mesh, mp_policy=policy, reshard_after_forward=False)
-        self.shards: dict[str, Any] = dict(network.named_parameters())
+        self.shards: dict[str, Any] = {
+            name: parameter
+            for name, parameter in network.named_parameters()
+            if parameter.requires_grad or options.keeps_all
+        }
         pieces = {name: nn.Parameter(_own(whole), whole.requires_grad) for name, whole in self.shards.items()}
         self.optimizer = _ShardedOptimizer(
             pieces, betas=options.betas, eps=options.eps, weight_decay=options.weight_decay

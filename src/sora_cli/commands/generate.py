@@ -52,6 +52,7 @@ def generate(
     model_options: o.ModelOptions = None,
     weights: o.Weights = None,
     raw: o.Raw = None,
+    lora: o.Lora = None,
     strict: o.Strict = None,
     dtype: o.Dtype = None,
     attention: o.Attention = None,

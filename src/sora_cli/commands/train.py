@@ -48,6 +48,7 @@ def train(
     text_encoder: o.TextEncoder = None,
     text_weights: o.TextWeights = None,
     text_dtype: o.TextDtype = None,
+    train_lora: t.Lora = None,
     freeze: t.Freeze = None,
     train_only: t.TrainOnly = None,
     gradient_checkpointing: t.Checkpointing = None,
@@ -145,3 +146,81 @@ def buckets(
             check_devices=False,
         )
         show_buckets(resolved, epoch=epoch)
+
+
+@app.command(
+    cls=LightCommand,
+    epilog=o.examples(
+        "sora train extract --preset v1.2-stage1 --data clips.csv --gpus 8 -o features",
+        "sora train --preset v1.2-stage1-features --data features --gpus 8",
+    ),
+)
+def extract(
+    ctx: typer.Context,
+    output: t.ExtractTo,
+    tables: t.Data = None,
+    data_root: t.DataRoot = None,
+    bad_rows: t.BadRows = None,
+    train_size: t.Size = None,
+    train_frames: t.Frames = None,
+    train_batch_size: t.BatchSize = None,
+    frame_interval: t.FrameInterval = None,
+    workers: t.Workers = None,
+    model: o.Model = None,
+    vae: o.Vae = None,
+    vae_weights: o.VaeWeights = None,
+    text_encoder: o.TextEncoder = None,
+    text_weights: o.TextWeights = None,
+    text_dtype: o.TextDtype = None,
+    train_dtype: t.Dtype = None,
+    train_seed: t.Seed = None,
+    device: o.Device = None,
+    gpus: o.Gpus = None,
+    threads: o.Threads = None,
+    bin_size: t.BinSize = 64,
+    preset: t.Preset = None,
+    config: o.Config = None,
+    sets: t.Sets = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Encode the clips and captions of one epoch, to train from them without autoencoder and text encoder.
+
+    The folder is printed. What is there already is kept, so the same command goes on after a stop.
+    """
+    from sora_cli.config.resolve_train import resolve_train
+    from sora_cli.console import command_output
+    from sora_cli.plugin.manager import get_plugins
+    from sora_cli.tasks.extract import run
+
+    with command_output(json=as_json, quiet=quiet):
+        given = o.given_settings({name: value for name, value in ctx.params.items() if name != "output"}, None)
+        given.setdefault("model", {})["initialize"] = "random"  # the network is not needed
+        resolved = resolve_train(given, config_file=config, preset=preset, sets=sets or (), plugins=get_plugins())
+        run(resolved, output, bin_size=bin_size)
+
+
+@app.command(
+    cls=LightCommand,
+    epilog=o.examples(
+        "sora train export outputs/train-nano -o my-model",
+        "sora train export outputs/train-nano/step-500 -o weights.safetensors --raw --dtype fp32",
+    ),
+)
+def export(
+    source: t.Source,
+    output: t.ExportTo,
+    raw: t.RawExport = False,
+    dtype: t.ExportDtype = "bf16",
+    overwrite: t.Overwrite = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Write the weights of a run as one file, or as a folder like a repository of the hub."""
+    from sora_cli.console import command_output
+    from sora_cli.tasks.export import export as run
+
+    with command_output(json=as_json, quiet=quiet):
+        run(source, output, raw=raw, dtype=dtype, overwrite=overwrite)

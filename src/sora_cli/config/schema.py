@@ -84,6 +84,7 @@ class ModelSection(Section):
     dtype: DTypeName = Field("auto", description="number format of the network")
     attention: str = Field("auto", description="attention backend")
     strict: bool = Field(True, description="whether weights must fit the model exactly")
+    lora: tuple[str, ...] = Field((), description="adapters to merge: run, file or folder, with :scale if not 1")
     vae: str | None = Field(None, description="video autoencoder")
     vae_weights: str | None = Field(None, description="hub id, folder or file of the video autoencoder")
     text_encoder: str | None = Field(None, description="text encoder")

@@ -31,6 +31,32 @@ def _with_numbers(buckets: Any) -> Any:
 Buckets = Annotated[Whole, BeforeValidator(_with_numbers)]
 
 
+class LoraSettings(Section):
+    """Low-rank adapters. targets: ends of names of linear layers; none are all layers of the blocks."""
+
+    rank: Positive = 16
+    alpha: Annotated[float, Field(gt=0)]
+    dropout: Share = 0.0
+    targets: tuple[str, ...] = ()
+
+
+def _lora(value: Any) -> Any:
+    """From a mapping, or from words such as `rank=16 alpha=32 targets=attn.qkv,attn.proj`; alpha is the rank unless
+    it is said."""
+    if isinstance(value, str):
+        pairs = [word.partition("=") for word in value.split()]
+        value = {name: text.split(",") if name == "targets" else text for name, _, text in pairs}
+    if not isinstance(value, Mapping):
+        return value
+    settings = dict(value)
+    settings.setdefault("alpha", settings.get("rank", LoraSettings.model_fields["rank"].default))
+    return settings
+
+
+#: Whole, see there.
+Lora = Annotated[LoraSettings | None, BeforeValidator(_lora)]
+
+
 class DataSection(Section):
     """What is trained on, and how clips are cut."""
 
@@ -101,6 +127,7 @@ class TrainModelSection(Section):
     text_dtype: TextDTypeName = Field("auto", description="number format of the text encoder")
     freeze: tuple[str, ...] = Field((), description="parts that are not trained, e.g. y_embedder")
     train_only: tuple[str, ...] = Field((), description="the only parts that are trained, e.g. temporal_blocks")
+    lora: Lora = Field(None, description="train adapters instead, e.g. rank=16")
     gradient_checkpointing: bool = Field(True, description="compute blocks again in the backward pass to save memory")
     compile: bool = Field(False, description="compile each block with torch.compile")
     options: dict[str, Any] = Field({}, description="options that only this model has")

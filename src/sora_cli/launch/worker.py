@@ -47,6 +47,10 @@ def work(run: dict[str, Any]) -> None:
         from sora_cli.tasks.train import train_in_process
 
         train_in_process(run)
+    elif run.get("task") == "extract":
+        from sora_cli.tasks.extract import extract_in_process
+
+        extract_in_process(run)
     else:
         make_share(run)
     # The last to finish ends the run; leaving early would close connections that others still use.

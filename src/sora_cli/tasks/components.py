@@ -20,6 +20,7 @@ from sora_cli.errors import MissingError, UsageError
 from sora_cli.plugin.manager import load_attribute
 from sora_cli.plugin.protocols import Scheduler, TextEmbedding, TextEncoder, VideoAutoencoder
 from sora_cli.weights.load import load_network
+from sora_cli.weights.lora import merge_loras
 
 if TYPE_CHECKING:
     from sora_cli.config.schema import DeviceName, DTypeName, ProcessesSection
@@ -97,13 +98,20 @@ class Parts:
             what=f"{specs.model.name} ({plan.variant})",
             device=torch.device("cpu") if is_by_block else self.device,
             dtype=self.dtype,
-            map_keys=map_keys,
+            map_keys=self._with_loras(map_keys),
             strict=config.model.strict,
         )
         set_attention(model, self.attention.function)
         if is_by_block:
             offload_blocks(model, self.device)
         return self._parallel(model)
+
+    def _with_loras(self, map_keys: Callable[..., dict[str, Tensor]] | None) -> Callable[..., dict[str, Tensor]] | None:
+        """The mapping of names, and after it the adapters."""
+        loras = self.plan.loras
+        if not loras:
+            return map_keys
+        return lambda tensors: merge_loras(tensors if map_keys is None else map_keys(tensors), loras)
 
     def _parallel(self, model: Any) -> Any:
         if self.team.mesh is None:

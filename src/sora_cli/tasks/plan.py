@@ -21,12 +21,14 @@ from sora_cli.plugin.specs import (
     Spec,
     TextEncoderSpec,
     VAESpec,
+    Weights,
 )
 from sora_cli.text.prompts import Prompt, check_text, parse_prompt, read_prompts, split_segments
 from sora_cli.text.scores import Scores, append_scores
 from sora_cli.video.settings import HASH_KEY
 from sora_cli.video.shapes import ClipShape, resolve_shape
 from sora_cli.weights.locate import LocatedWeights, locate_weights
+from sora_cli.weights.lora import LocatedLora, locate_lora
 
 from .output import name_outputs, settings_hash
 from .run_memory import latent_size, main_memory_note, plan_run_memory
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 #: (Open-Sora 66a42cd, generation.md section 4).
 IMAGE_FPS = 120.0
 DEFAULT_FPS = 24.0
+#: The parts of a run that have weights.
+PARTS = ("model", "vae", "text_encoder")
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
 
@@ -100,6 +104,7 @@ class GeneratePlan:
     model_config: Mapping[str, Any]
     model_options: Any
     scheduler_options: Any
+    loras: tuple[LocatedLora, ...]
     text_dtype: str
     memory: MemoryPlan
     clips: tuple[Clip, ...]
@@ -170,6 +175,7 @@ def plan_generate(
         guidance=guidance,
         variant=variant,
         model_config=model_config,
+        loras=tuple(locate_lora(place, raw=config.model.raw) for place in config.model.lora),
         text_dtype=text_dtype,
         memory=memory,
         model_options=load_options(components.model, config.model.options),
@@ -218,35 +224,30 @@ def _spec(plugins: Plugins, kind: str, name: str, spec_class: type[AnySpec]) -> 
 
 
 def locate_components(
-    config: GenerateConfig | TrainConfig, components: Components, *, download: bool = True
+    config: GenerateConfig | TrainConfig,
+    components: Components,
+    *,
+    download: bool = True,
+    parts: Sequence[str] = PARTS,
 ) -> ComponentWeights:
     """The weights of the model, the autoencoder and the text encoder, or what the user gives instead of them.
 
-    download: fetch what is on the hub and not here. Raises MissingError for what cannot be had.
+    download: fetch what is on the hub and not here. parts: those that are looked for. Raises MissingError for what
+    cannot be had.
     """
-    model = components.model
+    model, settings = components.model, config.model
     variant = variant_of(config, model)
-    return ComponentWeights(
-        model=locate_weights(
-            model.weights.get(variant),
-            what=f"{model.name} ({variant})",
-            override=config.model.weights,
-            download=download,
-            raw=config.model.raw,
-        ),
-        vae=locate_weights(
-            components.vae.weights,
-            what=components.vae.name,
-            override=config.model.vae_weights,
-            download=download,
-        ),
-        text_encoder=locate_weights(
-            components.text_encoder.weights,
-            what=components.text_encoder.name,
-            override=config.model.text_weights,
-            download=download,
-        ),
-    )
+    wanted: dict[str, tuple[Weights | None, str, str | None, bool]] = {
+        "model": (model.weights.get(variant), f"{model.name} ({variant})", settings.weights, settings.raw),
+        "vae": (components.vae.weights, components.vae.name, settings.vae_weights, False),
+        "text_encoder": (components.text_encoder.weights, components.text_encoder.name, settings.text_weights, False),
+    }
+    found = {
+        part: locate_weights(weights, what=what, override=override, download=download, raw=raw)
+        for part, (weights, what, override, raw) in wanted.items()
+        if part in parts
+    }
+    return ComponentWeights(**{part: found.get(part) for part in PARTS})
 
 
 def text_dtype_of(config: GenerateConfig | TrainConfig, encoder: TextEncoderSpec) -> str:
@@ -329,6 +330,8 @@ def picture_record(plan: GeneratePlan) -> dict[str, Any]:
             "dtype": plan.config.model.dtype,
             "options": options_record(plan.model_options),
             "weights": _fingerprint(weights.model),
+            # Only where there are some, so that clips made before adapters were known are recognised.
+            **({"lora": [[lora.fingerprint, lora.scale] for lora in plan.loras]} if plan.loras else {}),
         },
         "vae": {"name": specs.vae.name, "weights": _fingerprint(weights.vae)},
         "text_encoder": {

@@ -17,6 +17,7 @@ from sora_cli.console import get_console
 from sora_cli.errors import SoraError
 from sora_cli.launch.torchrun import follow_run, launch_line
 from sora_cli.plugin.manager import get_plugins
+from sora_cli.training.source import ClipSource
 
 from .train_plan import TABLE_CACHE, TrainPlan, plan_train
 
@@ -45,7 +46,7 @@ def run(resolved: ResolvedTrain, *, dry_run: bool = False) -> None:
         plan = plan_train(resolved, plugins)
         for note in plan.notes:
             console.note(note)
-        console.note(f"model {plan.components.model.name}, {len(plan.table)} rows, run {plan.folder}")
+        console.note(f"model {plan.components.model.name}, {plan.num_rows} clips, run {plan.folder}")
         if launch_line(resolved, Path("run.json")) is None:
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
             reason = _train_here(plan)
@@ -101,7 +102,9 @@ def train_in_process(content: Mapping[str, Any]) -> None:
     folder = Path(content["config"]["run"]["folder"])
     with _stop_on_signals(stop), _after_others(folder) if os.environ["RANK"] == "0" else contextlib.nullcontext():
         resolved = ResolvedTrain(TrainConfig.model_validate(content["config"]), content["origins"])
-        table = mapped_table(folder / TABLE_CACHE, Path(content["table"]["root"]), content["table"]["fingerprint"])
+        table = None
+        if about := content.get("table"):
+            table = mapped_table(folder / TABLE_CACHE, Path(about["root"]), about["fingerprint"])
         plan = plan_train(resolved, get_plugins(), table=table)
         train_share(plan, join_team(content["device"], content["sequence"]), stop)
 
@@ -109,14 +112,16 @@ def train_in_process(content: Mapping[str, Any]) -> None:
 def _train_in_processes(plan: TrainPlan, resolved: ResolvedTrain) -> str | None:
     """Start the processes and wait for them; why they stopped early, if they did."""
     stopped: list[str] = []
-    content = {
+    content: dict[str, Any] = {
         "task": "train",
         "config": resolved.config.model_dump(mode="json"),
         "origins": dict(resolved.origins),
         "device": "cpu" if resolved.config.hardware.device == "cpu" else "cuda",
         "sequence": resolved.config.hardware.sequence_parallel or 1,
-        "table": {"root": str(plan.table.root), "fingerprint": plan.table.fingerprint},
     }
+    if isinstance(plan.source, ClipSource):
+        table = plan.source.table
+        content["table"] = {"root": str(table.root), "fingerprint": table.fingerprint}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         stopped.append("terminated" if number == signal.SIGTERM else "interrupted")
@@ -202,8 +207,8 @@ def bucket_report(plan: TrainPlan, epoch: int = 0) -> dict[str, Any]:
     source = plan.source
     made = source.plan(epoch, num_ranks=plan.num_ranks)
     steps = made.num_steps(plan.num_ranks) // plan.config.optimizer.accumulation
-    report: dict[str, Any] = {"rows": len(plan.table), "micro_batches": len(made), "updates_per_epoch": steps}
-    if source.buckets is None:
+    report: dict[str, Any] = {"rows": plan.num_rows, "micro_batches": len(made), "updates_per_epoch": steps}
+    if not isinstance(source, ClipSource) or source.buckets is None:
         return report
     table, assigned = source.buckets, source.assign(epoch)
     sizes: dict[str, dict[str, int]] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -14,11 +13,12 @@ from sora_cli.conditioning.frame_masks import MaskRatios
 from sora_cli.config.settings import leaves
 from sora_cli.errors import MissingError, SoraError, UsageError
 from sora_cli.training.buckets import BucketTable
+from sora_cli.training.features import FeatureIndex, FeatureSource, is_features, read_index
 from sora_cli.training.source import ClipSource
 from sora_cli.training.table import ClipTable, open_table
 from sora_cli.video.shapes import check_frames, parse_size
 
-from .plan import Components, ComponentWeights, find_components, load_options, locate_components, variant_of
+from .plan import PARTS, Components, ComponentWeights, find_components, load_options, locate_components, variant_of
 
 if TYPE_CHECKING:
     from sora_cli.config.resolve_train import ResolvedTrain
@@ -38,6 +38,7 @@ KEPT = (
     "model.variant",
     "model.vae",
     "model.text_encoder",
+    "model.lora",
     "model.freeze",
     "model.train_only",
     "objective.scheduler",
@@ -56,16 +57,16 @@ class TrainPlan:
     model_options: Any
     scheduler_options: Any
     folder: Path
-    source: ClipSource
+    source: ClipSource | FeatureSource
     masks: MaskRatios | None
     text_drop: float
     identity: Mapping[str, Any]
     notes: tuple[str, ...]
 
     @property
-    def table(self) -> ClipTable:
-        """The clips."""
-        return self.source.table
+    def num_rows(self) -> int:
+        """Clips."""
+        return len(self.source.table if isinstance(self.source, ClipSource) else self.source.index)
 
     @property
     def num_processes(self) -> int:
@@ -97,16 +98,22 @@ def plan_train(
     folder = config.run.folder
     assert folder is not None  # filled by the resolver
     notes = list(resolved.notes)
-    weights = _weights(config, components, notes, need_weights=need_weights)
+    features = feature_index(config)
+    weights = _weights(config, components, notes, need_weights=need_weights, has_features=features is not None)
     variant = variant_of(config, components.model)
     model_config = {
         **components.model.variants[variant],
         **(weights.model.config() if weights.model is not None else {}),
     }
     masks = None if config.objective.mask_ratios is None else _masks(config.objective.mask_ratios)
-    source = clip_source(config, components, cache or folder / TABLE_CACHE, table)
-    if source.table.num_skipped:
-        notes.append(f"{source.table.num_skipped} bad rows of the table are left out")
+    source: ClipSource | FeatureSource
+    if features is not None:
+        _check_features(features, config, weights)
+        source = FeatureSource(features, config.run.seed, config.data.workers, config.data.prefetch)
+    else:
+        source = clip_source(config, components, cache or folder / TABLE_CACHE, table)
+        if source.table.num_skipped:
+            notes.append(f"{source.table.num_skipped} bad rows of the table are left out")
     drop = config.objective.text_drop
     return TrainPlan(
         config=config,
@@ -123,6 +130,39 @@ def plan_train(
         identity=_identity(config, source, model_config),
         notes=tuple(notes),
     )
+
+
+def feature_index(config: TrainConfig) -> FeatureIndex | None:
+    """The extracted features that --data names, None for tables. Raises UsageError for several places with features."""
+    found = [place for place in config.data.tables if is_features(place)]
+    if not found:
+        return None
+    if len(config.data.tables) > 1:
+        raise UsageError("features are trained from one folder at a time", hint=f"give --data {found[0]} alone")
+    return read_index(Path(found[0]).expanduser())
+
+
+def feature_settings(config: TrainConfig, weights: ComponentWeights) -> dict[str, Any]:
+    """What features depend on, beside the table; stored with them."""
+    data = config.data.model_dump(mode="json")
+    kept = (
+        *("bucket_config", "num_frames", "size", "batch_size", "transform", "frame_interval", "exact_stride"),
+        *("fps_condition", "aspect_condition", "score_captions", "score_drop"),
+    )
+    return {
+        "vae": [config.model.vae, weights.vae.fingerprint if weights.vae else None],
+        "text_encoder": [config.model.text_encoder, weights.text_encoder.fingerprint if weights.text_encoder else None],
+        "seed": config.run.seed,
+        **{name: data[name] for name in kept},
+    }
+
+
+def _check_features(index: FeatureIndex, config: TrainConfig, weights: ComponentWeights) -> None:
+    """Raise UsageError for features of another autoencoder or text encoder than the model's."""
+    for part, name in (("vae", config.model.vae), ("text_encoder", config.model.text_encoder)):
+        made_with = index.settings[part][0]
+        if made_with != name:
+            raise UsageError(f"the features in {index.folder} are of {part} {made_with}, and the model has {name}")
 
 
 def clip_source(config: TrainConfig, components: Components, cache: Path, table: ClipTable | None = None) -> ClipSource:
@@ -162,17 +202,19 @@ def _masks(ratios: Any) -> MaskRatios:
     return MaskRatios(ratios)
 
 
-def _weights(config: TrainConfig, components: Components, notes: list[str], *, need_weights: bool) -> ComponentWeights:
+def _weights(
+    config: TrainConfig, components: Components, notes: list[str], *, need_weights: bool, has_features: bool
+) -> ComponentWeights:
+    is_random = config.model.initialize == "random"
+    parts = [part for part in PARTS if (not is_random if part == "model" else not has_features)]
     try:
-        weights = locate_components(config, components, download=need_weights)
+        weights = locate_components(config, components, download=need_weights, parts=parts)
     except MissingError as error:
         if need_weights:
             raise
         notes.append(error.message)
         return ComponentWeights(None, None, None)
-    if config.model.initialize == "random":
-        return dataclasses.replace(weights, model=None)
-    if weights.model is None and need_weights:
+    if weights.model is None and need_weights and not is_random:
         raise MissingError(
             f"{components.model.name} ({variant_of(config, components.model)}) comes without weights",
             hint="give where to start with --weights, or start from nothing with --init random",
@@ -180,14 +222,17 @@ def _weights(config: TrainConfig, components: Components, notes: list[str], *, n
     return weights
 
 
-def _identity(config: TrainConfig, source: ClipSource, model_config: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(
+    config: TrainConfig, source: ClipSource | FeatureSource, model_config: Mapping[str, Any]
+) -> dict[str, Any]:
     sections = config.model_dump(mode="json")
     kept = {}
     for key in KEPT:
         section, _, name = key.partition(".")
         kept[key] = sections[section][name]
     kept["model.architecture"] = _digest(model_config)
-    kept["table"] = {"rows": len(source.table), "fingerprint": source.table.fingerprint}
+    data = source.table if isinstance(source, ClipSource) else source.index
+    kept["table"] = {"rows": len(data), "fingerprint": data.fingerprint}
     return kept
 
 

@@ -96,6 +96,12 @@ class Batch(NamedTuple):
     rows: list[int]
     bad: list[BadFile]
 
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """(frames, height, width) in pixels."""
+        frames, height, width = self.pixels.shape[2:]
+        return frames, height, width
+
     def sizes(self, aspect_condition: str = "h_over_w") -> dict[str, Tensor]:
         """What the model is told of the size: height, width and num_frames in pixels, ar, each (B,) float32."""
         count, _, frames, height, width = self.pixels.shape
@@ -242,15 +248,16 @@ def load_batches(
         num_workers=num_workers,
         prefetch_factor=prefetch if num_workers else None,
         pin_memory=pin_memory,
-        worker_init_fn=_prepare_worker,
-        multiprocessing_context=_context() if num_workers else None,
+        worker_init_fn=prepare_worker,
+        multiprocessing_context=worker_context() if num_workers else None,
     )
 
 
-def _prepare_worker(index: int) -> None:
+def prepare_worker(index: int) -> None:
+    """One thread for each worker process."""
     torch.set_num_threads(1)
 
 
-def _context() -> Any:
+def worker_context() -> Any:
     """Workers are started from a clean process: one with the threads of torch and polars cannot be copied safely."""
     return multiprocessing.get_context("forkserver")

@@ -26,7 +26,10 @@ MODEL, AVERAGE, OPTIMIZER = "model", "ema", "optimizer"
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How a network is trained. dtype: of its parameters while it computes; sharding: none, zero2 or zero3."""
+    """How a network is trained. dtype: of its parameters while it computes; sharding: none, zero2 or zero3.
+
+    keeps_all: checkpoints hold all weights, not only those that are trained.
+    """
 
     dtype: torch.dtype = torch.float32
     betas: tuple[float, float] = (0.9, 0.999)
@@ -34,6 +37,7 @@ class EngineOptions:
     weight_decay: float = 0.0
     ema_decay: float = 0.9999
     sharding: str = "none"
+    keeps_all: bool = True
 
 
 class Update(NamedTuple):
@@ -85,7 +89,9 @@ class Engine:
         self.model: Callable[..., Any] = network
         self.loss_scale = LossScale() if options.dtype == torch.float16 else None
         self.trainable = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
-        self.ema = Ema(network.state_dict(), self.trainable, decay=options.ema_decay)
+        state = network.state_dict()
+        kept = state if options.keeps_all else {name: state[name] for name in self.trainable}
+        self.ema = Ema(kept, self.trainable, decay=options.ema_decay)
         sources = {name: parameter.detach() for name, parameter in network.named_parameters()}
         for parameter in network.parameters():
             if parameter.is_floating_point():

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,19 +19,33 @@ from sora_cli.errors import SoraError
 from .checkpoint import Checkpointer
 from .dataset import Batch
 from .engine import Engine, Update
+from .features import FeatureSource
 from .learning_rate import learning_rate
 from .metrics import Metrics
-from .objective import Encoders, Objective, key_seed
+from .objective import Encoded, Objective, key_seed
 
 if TYPE_CHECKING:
     from sora_cli.config.train_schema import TrainConfig
     from sora_cli.launch.mesh import Team
 
-    from .source import ClipSource, Plan
+    from .source import ClipSource
 
 BAD_FILES = "bad_files.jsonl"
 #: Clips that are read before the share of bad ones can stop a run.
 FEWEST_CLIPS = 100
+
+
+class Encoder(Protocol):
+    """Makes of a batch of its source what the network takes."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        ...
+
+    def encode(self, batch: Any, seed: int) -> Encoded:
+        """seed: of what is sampled on the way."""
+        ...
 
 
 @dataclass
@@ -71,9 +85,9 @@ class TrainingLoop:
     """One run on this rank. documents: JSON files that go into every checkpoint; identity: what must not change."""
 
     config: TrainConfig
-    source: ClipSource
+    source: ClipSource | FeatureSource
     engine: Engine
-    encoders: Encoders
+    encoders: Encoder
     objective: Objective
     team: Team
     folder: Path
@@ -126,7 +140,7 @@ class TrainingLoop:
         if self._metrics is not None:
             self._metrics.close()
 
-    def _epoch(self, plan: Plan, progress: Progress) -> None:
+    def _epoch(self, plan: Any, progress: Progress) -> None:
         """The rest of an epoch, or as much of it as is asked for."""
         position, run, ranks = self.position, self.config.run, self.team.data_size
         accumulation = self.config.optimizer.accumulation
@@ -175,7 +189,7 @@ class TrainingLoop:
             loss += own.detach() / settings.accumulation
             samples += len(batch.rows)
             tokens += encoded.latents[:, 0].numel() // self.patch_volume
-            sizes.append(tuple(batch.pixels.shape[2:]))
+            sizes.append(batch.size)
         rate = learning_rate(settings.learning_rate, position.step, settings.warmup_steps)
         result = self.engine.update(rate, settings.gradient_clip)
         if result.is_applied:
@@ -203,18 +217,18 @@ class TrainingLoop:
 
     # -- lengths -----------------------------------------------------------------------------------------------------
 
-    def _plan(self) -> Plan:
+    def _plan(self) -> Any:
         return self.source.plan(self.position.epoch, num_ranks=self.team.data_size, start=self.position.consumed)
 
-    def _updates(self, plan: Plan) -> int:
+    def _updates(self, plan: Any) -> int:
         return plan.num_steps(self.team.data_size, self.position.consumed) // self.config.optimizer.accumulation
 
-    def _updates_of_other_epochs(self, plan: Plan) -> int:
+    def _updates_of_other_epochs(self, plan: Any) -> int:
         """About as many as in this one."""
         whole = len(plan) // (self.team.data_size * self.config.optimizer.accumulation)
         return whole * (self.config.run.epochs - self.position.epoch - 1)
 
-    def _check_not_empty(self, plan: Plan) -> None:
+    def _check_not_empty(self, plan: Any) -> None:
         if self.position.consumed == 0 and self._updates(plan) == 0:
             raise SoraError(
                 f"there are {len(plan)} whole micro-batches in an epoch, fewer than one update needs",
@@ -298,6 +312,8 @@ class TrainingLoop:
             **asdict(self.position),
             "identity": dict(self.identity),
             "engine": self.engine.record(),
+            "lora": None if self.config.model.lora is None else self.config.model.lora.model_dump(mode="json"),
+            "buffers": [name for name, _ in self.engine.network.named_buffers()],
             "config": self.config.model_dump(mode="json"),
         }
         self.checkpoints.save(self.position.step, files, record, self.documents)

@@ -21,7 +21,9 @@ from sora_cli.weights.load import load_network
 
 from .checkpoint import read_checkpoint
 from .engine import Engine, EngineOptions, compile_blocks, use_gradient_checkpointing
+from .features import FeatureSource, NoEncoders
 from .loop import Stop, TrainingLoop
+from .lora import use_lora
 from .objective import Encoders, Objective, key_seed
 from .run_folder import complete_checkpoints, newest_checkpoint
 
@@ -39,6 +41,8 @@ def make_loop(plan: TrainPlan, plugins: Plugins, team: Team, stop: Stop) -> Trai
     if device.type == "cuda":
         device = torch.device("cuda", torch.cuda.current_device())
     network = make_network(plan, plugins, device)
+    if config.model.lora is not None:
+        use_lora(network, config.model.lora, key_seed(config.run.seed, "adapters"))
     choose_trainable(network, freeze=config.model.freeze, train_only=config.model.train_only)
     attention = choose_attention(config.model.attention, device, DTYPES[config.model.dtype])
     console.note(f"training on {device.type} in {config.model.dtype}; attention {attention.name}: {attention.why}")
@@ -52,7 +56,7 @@ def make_loop(plan: TrainPlan, plugins: Plugins, team: Team, stop: Stop) -> Trai
         config=config,
         source=plan.source,
         engine=engine,
-        encoders=make_encoders(plan, plugins, device),
+        encoders=NoEncoders(device) if isinstance(plan.source, FeatureSource) else make_encoders(plan, plugins, device),
         objective=Objective(
             plugins.load_target(plan.components.scheduler)(plan.scheduler_options),
             config.run.seed,
@@ -129,6 +133,7 @@ def make_engine(plan: TrainPlan, plugins: Plugins, network: nn.Module, team: Tea
         weight_decay=settings.weight_decay,
         ema_decay=settings.ema_decay,
         sharding=plan.config.hardware.sharding,
+        keeps_all=plan.config.model.lora is None,
     )
     if spec is None:
         return Engine(network, options)

@@ -13,7 +13,7 @@ from typing import Any
 
 from sora_cli.errors import MissingError, SoraError, UsageError
 from sora_cli.plugin.specs import Weights
-from sora_cli.training.run_folder import AVERAGED, LAST, newest_checkpoint
+from sora_cli.training.run_folder import AVERAGED, LAST, RECORD, newest_checkpoint
 
 from .fetch import fetch, find_cached, split_hub_id
 
@@ -73,6 +73,10 @@ def locate_weights(
             return _from_hub(*hub_id, (), what=what, licence=None, size_gib=None, download=download)
         checkpoint = newest_checkpoint(place)
         if checkpoint is not None:
+            if json.loads((checkpoint / RECORD).read_text(encoding="utf-8")).get("lora"):
+                raise UsageError(
+                    f"{override} trained an adapter, not whole weights", hint=f"use it with --lora {override}"
+                )
             return _located([checkpoint / (LAST if raw else AVERAGED)])
         if raw:
             raise UsageError(f"--raw is for training runs, and {override} is none")

@@ -1,0 +1,121 @@
+"""`sora train extract`: latents and encoded captions of a table, to train from without the encoders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sora_cli.config.resolve_train import ResolvedTrain
+from sora_cli.console import get_console
+from sora_cli.errors import UsageError
+from sora_cli.launch.torchrun import follow_run, launch_line
+from sora_cli.plugin.manager import get_plugins
+from sora_cli.training.features import INDEX, SETTINGS, features_path, write_index
+from sora_cli.training.source import ClipSource
+from sora_cli.training.table import mapped_table
+
+from .train_plan import TABLE_CACHE, TrainPlan, feature_settings, plan_train
+
+if TYPE_CHECKING:
+    from sora_cli.launch.mesh import Team
+
+
+def run(resolved: ResolvedTrain, output: Path, *, bin_size: int = 64) -> None:
+    """Extract the features of one epoch into a folder, and print it. What is there already is kept.
+
+    bin_size: micro-batches in a file. Raises UsageError for a folder with features of other settings.
+    """
+    plugins = get_plugins()
+    output.mkdir(parents=True, exist_ok=True)
+    plan = plan_train(resolved, plugins, cache=output / TABLE_CACHE)
+    if not isinstance(plan.source, ClipSource):
+        raise UsageError("these are features already", hint="give a table of clips with --data")
+    for note in plan.notes:
+        get_console().note(note)
+    settings = {**feature_settings(plan.config, plan.weights), "table": plan.identity["table"], "bin_size": bin_size}
+    _keep_settings(output, settings)
+    content = {
+        "task": "extract",
+        "config": resolved.config.model_dump(mode="json"),
+        "origins": dict(resolved.origins),
+        "device": "cpu" if resolved.config.hardware.device == "cpu" else "cuda",
+        "output": str(output),
+        "bin_size": bin_size,
+        "table": {"root": str(plan.source.table.root), "fingerprint": plan.source.table.fingerprint},
+    }
+    if launch_line(resolved, Path("run.json")) is None:
+        from sora_cli.launch.mesh import Team
+
+        _extract_share(plan, output, bin_size, Team())
+    else:
+        follow_run(resolved, content, [])
+    write_index(output, settings, _num_bins(plan, bin_size))
+    (output / TABLE_CACHE).unlink(missing_ok=True)
+    get_console().result(output, {"path": str(output), "clips": plan.num_rows})
+
+
+def extract_in_process(content: Mapping[str, Any]) -> None:
+    """Extract as one of several processes. content: what `run` wrote for all of them."""
+    from sora_cli.config.train_schema import TrainConfig
+    from sora_cli.launch.mesh import join_team
+
+    resolved = ResolvedTrain(TrainConfig.model_validate(content["config"]), content["origins"])
+    output, about = Path(content["output"]), content["table"]
+    table = mapped_table(output / TABLE_CACHE, Path(about["root"]), about["fingerprint"])
+    plan = plan_train(resolved, get_plugins(), table=table)
+    _extract_share(plan, output, content["bin_size"], join_team(content["device"], 1))
+
+
+def _keep_settings(output: Path, settings: Mapping[str, Any]) -> None:
+    """Write down what the features are made with, or check that it is the same as before."""
+    path, now = output / SETTINGS, json.loads(json.dumps(settings))
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key in now if before.get(key) != now[key]]
+        if changed:
+            raise UsageError(
+                f"{output} holds features made with another {', '.join(changed)}", hint="choose another folder"
+            )
+    elif (output / INDEX).is_file() or any(output.glob("features-*")):
+        raise UsageError(f"{output} holds features of unknown settings", hint="choose another folder")
+    path.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+
+
+def _num_bins(plan: TrainPlan, bin_size: int) -> int:
+    return -(-len(plan.source.plan(0, num_ranks=1)) // bin_size)
+
+
+def _extract_share(plan: TrainPlan, output: Path, bin_size: int, team: Team) -> None:
+    """The bins of this process, one after the other; bins that are complete are left alone."""
+    import torch
+
+    from sora_cli.tasks.components import choose_device, prepare_torch
+    from sora_cli.training.features import write_bin
+    from sora_cli.training.objective import key_seed
+    from sora_cli.training.start import make_encoders
+
+    prepare_torch(plan.config.hardware)
+    device = choose_device(plan.config.hardware.device)
+    source, seed = plan.source, plan.config.run.seed
+    assert isinstance(source, ClipSource)  # checked before the processes were started
+    made = source.plan(0, num_ranks=1)
+    bins = range(team.data_rank, _num_bins(plan, bin_size), team.data_size)
+    missing = [number for number in bins if not features_path(output, number).exists()]
+    if not missing:
+        return
+    encoders = make_encoders(plan, get_plugins(), device)
+    console = get_console()
+    with console.progress(f"extracting into {output.name}", len(bins)) as progress:
+        progress.update(len(bins) - len(missing))
+        for number in missing:
+            numbers = range(number * bin_size, min((number + 1) * bin_size, len(made)))
+            stored = []
+            for batch in source.load(made, numbers, 0, dtype=torch.float32, pin_memory=False):
+                for one in batch.bad:
+                    console.warn(f"row {one.row + 1}, {one.path}: {one.detail}; another clip takes its place")
+                encoded = encoders.encode(batch, key_seed(seed, 0, batch.number, "autoencoder"))
+                stored.append((encoded, batch.size, batch.rows))
+            write_bin(features_path(output, number), stored)
+            progress.advance()
