@@ -11,6 +11,7 @@ from loader import cases, load_tensors
 from torch import Tensor, nn
 
 from sora_plugins.stdit import layers
+from sora_plugins.stdit.adapt import adapt_tensors
 from sora_plugins.stdit.config import STDiT3Config
 from sora_plugins.stdit.stdit3 import SPATIAL, TEMPORAL, STDiT3Block
 
@@ -32,7 +33,19 @@ def check(*names: str) -> Callable:
     return register
 
 
-@pytest.mark.parametrize("case", [*cases(TOPIC, "index"), *cases(TOPIC, "adapt")])
+@pytest.mark.parametrize("case", cases(TOPIC, "adapt"))
+def test_starting_weights(case):
+    tensors = load_tensors(TOPIC, case["file"])
+    before = {name.removeprefix("in."): tensor for name, tensor in tensors.items() if name.startswith("in.")}
+    after = {name.removeprefix("out."): tensor for name, tensor in tensors.items() if name.startswith("out.")}
+    adapted = adapt_tensors(
+        before, text_tokens=case["target_null_tokens"], has_spatial_blocks=case["target_class"] == "STDiT3"
+    )
+    assert adapted.keys() == after.keys() == case["out_keys"].keys()
+    assert all(torch.equal(adapted[name], tensor) for name, tensor in after.items())
+
+
+@pytest.mark.parametrize("case", cases(TOPIC, "index"))
 def test_piece(case):
     tensors = load_tensors(TOPIC, case["file"])
     with torch.no_grad():

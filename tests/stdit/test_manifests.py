@@ -47,6 +47,12 @@ def test_same_tensors_as_the_checkpoint(manifest):
     assert len(ours) == manifest["n_tensors"] == 973
 
 
+def test_parameters_are_in_the_order_of_the_checkpoint(manifest):
+    """Checkpoints of ColossalAI number the optimizer's state by it."""
+    ours = [name for name, _ in on_meta(manifest["config"]).named_parameters()]
+    assert ours == [name for name, about in manifest["tensors"].items() if about["kind"] == "parameter"]
+
+
 def of_the_spec(manifest: dict) -> STDiT3:
     """The network that `-m opensora-v1.2 --variant ...` builds."""
     spec = get_plugins().get("model", "opensora-v1.2")

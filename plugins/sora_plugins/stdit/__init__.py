@@ -68,6 +68,7 @@ def sora_models() -> list[ModelSpec]:
                 trained_sizes=TRAINED,
             ),
             load="sora_plugins.stdit.weights:map_tensors",
+            start="sora_plugins.stdit.adapt:start_stdit3",
             memory="sora_plugins.stdit.memory:network_memory",
             shard="sora_plugins.stdit.parallel:shard",
             rank=20,

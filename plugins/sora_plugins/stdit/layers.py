@@ -217,10 +217,11 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.head_dim = dim // num_heads
+        # In the order of the released files, which number the state of their optimizer by it.
         self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
         self.q_norm: nn.Module = RMSNorm(self.head_dim) if qk_norm else nn.Identity()
         self.k_norm: nn.Module = RMSNorm(self.head_dim) if qk_norm else nn.Identity()
+        self.proj = nn.Linear(dim, dim)
         self.rope_first = rope_first
         self.attend = sdpa
 

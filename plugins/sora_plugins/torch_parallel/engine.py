@@ -146,6 +146,12 @@ class ShardedEngine(Engine):
             for key, value in files.get(OPTIMIZER, {}).items()
         }
         self.optimizer.load({name: self._piece(files[MODEL][name]) for name in self.optimizer.masters}, moments)
+        for name in set(self.ema.average) - set(self.optimizer.masters):
+            saved = files[MODEL][name]
+            if name in self.shards:
+                _own(self.shards[name]).copy_(self._piece(saved))
+            else:
+                self.buffers[name].copy_(saved)
         for name, tensor in self.ema.average.items():
             saved = files[AVERAGE][name]
             tensor.copy_(self._piece(saved) if name in self.shards else saved)

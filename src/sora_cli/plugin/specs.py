@@ -53,6 +53,17 @@ class PartMemory:
 
 
 @dataclass(frozen=True)
+class StartWeights:
+    """Tensors that training starts from, by the network's names.
+
+    initial: parts of names (whole parts between dots) whose tensors may be missing and then keep their initial values.
+    """
+
+    tensors: Mapping[str, Any]
+    initial: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class TrainedSize:
     """A size seen in training. resolution: a name of the resolutions table; max_frames: longest clip of that size."""
 
@@ -100,6 +111,9 @@ class ModelSpec(Spec):
     constraints: Constraints = field(default_factory=Constraints)
     load: str | None = None
     """"module:attr" `(tensors) -> tensors`, mapping released keys to this module's keys; None when they are equal."""
+    start: str | None = None
+    """"module:attr" `(tensors, config) -> StartWeights`: what training can start from besides the model's own files,
+    such as checkpoints of image models; None takes `load`."""
     memory: str | None = None
     """"module:attr" `(config, *, latent_shape: (C, T, h, w), rows, text_tokens, dtype_bytes) -> PartMemory`, pure
     Python; rows: samples times guidance copies in one call of the network. None: the run is not planned by memory."""

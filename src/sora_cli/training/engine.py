@@ -145,6 +145,9 @@ class Engine:
             odd = sorted(set(files[AVERAGE]) ^ set(self.ema.average))
             raise ValueError(f"the checkpoint is of another network: {', '.join(odd[:5])}")
         self.optimizer.load(files[MODEL], files.get(OPTIMIZER, {}))
+        for name, tensor in self.network.state_dict().items():
+            if name in files[MODEL] and name not in self.optimizer.masters:
+                tensor.copy_(files[MODEL][name])
         for name, tensor in self.ema.average.items():
             tensor.copy_(files[AVERAGE][name])
 

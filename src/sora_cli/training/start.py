@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,10 @@ from sora_cli.weights.load import load_network
 from .checkpoint import read_checkpoint
 from .engine import Engine, EngineOptions, compile_blocks, use_gradient_checkpointing
 from .features import FeatureSource, NoEncoders
-from .loop import Stop, TrainingLoop
+from .loop import Position, Stop, TrainingLoop
 from .lora import use_lora
 from .objective import Encoders, Objective, key_seed
+from .released_runs import is_released_run, read_released_run
 from .run_folder import complete_checkpoints, newest_checkpoint
 
 if TYPE_CHECKING:
@@ -84,6 +86,8 @@ def make_network(plan: TrainPlan, plugins: Plugins, device: torch.device) -> nn.
         network: nn.Module = build()
         return network.to(device)
     map_keys = load_attribute(spec.load, what=spec.name) if spec.load else None
+    start = load_attribute(spec.start, what=spec.name) if spec.start else None
+    torch.manual_seed(key_seed(config.run.seed, "initial weights"))  # of what the file may lack
     network = load_network(
         build,
         plan.weights.model,
@@ -92,6 +96,7 @@ def make_network(plan: TrainPlan, plugins: Plugins, device: torch.device) -> nn.
         dtype=torch.float32,
         map_keys=map_keys,
         strict=config.model.strict,
+        start=(lambda tensors: start(tensors, plan.model_config)) if start is not None else None,
     )
     # Loading switches gradients off; tables among the parameters, such as rotary frequencies, never have any.
     with torch.device("meta"):
@@ -184,6 +189,10 @@ def _restore(loop: TrainingLoop, plan: TrainPlan) -> None:
         _load(loop, files, record, found[-1])
         position = loop.position
         console.note(f"going on after update {position.step}, epoch {position.epoch}")
+    elif run.load is not None and is_released_run(Path(run.load)):
+        files = read_released_run(Path(run.load), loop.engine.trainable)
+        _load(loop, files, {"engine": {}, **asdict(Position())}, Path(run.load))
+        console.note(f"starting with the weights, averages and optimizer state of {run.load}")
     elif run.load is not None:
         path = newest_checkpoint(Path(run.load))
         if path is None:
@@ -191,7 +200,7 @@ def _restore(loop: TrainingLoop, plan: TrainPlan) -> None:
                 f"there is no complete checkpoint in {run.load}", hint="--load takes a run or one of its step-N"
             )
         files, record = read_checkpoint(path)
-        _load(loop, files, {**record, "step": 0, "epoch": 0, "consumed": 0, "skipped": 0}, path)
+        _load(loop, files, {**record, **asdict(Position())}, path)
         console.note(f"starting with the weights, averages and optimizer state of {path}")
 
 

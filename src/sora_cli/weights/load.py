@@ -15,10 +15,14 @@ from sora_cli.console import get_console
 from sora_cli.errors import SoraError
 
 if TYPE_CHECKING:
+    from sora_cli.plugin.specs import StartWeights
+
     from .locate import LocatedWeights
 
 #: How many names a report lists before it only counts.
 MAX_NAMES = 10
+#: Where files of image models keep their tensors, beside what training left there.
+WRAPPERS = ("ema", "state_dict")
 NOT_TENSORS = "it is not a file of PyTorch, or not one of tensors"
 
 
@@ -31,19 +35,25 @@ def load_network(
     dtype: torch.dtype,
     map_keys: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
     strict: bool = True,
+    start: Callable[[dict[str, Tensor]], StartWeights] | None = None,
 ) -> nn.Module:
     """The network of `build`, with these weights, on `device`, in evaluation mode, needing no gradients.
 
     build: makes the network; called on the meta device, so it allocates nothing. map_keys: from the file's names to
     the network's. Parameters get `dtype`; buffers keep the file's number format, since tables of positions and the
-    like are not to be rounded. Raises SoraError naming missing, unexpected and mis-shaped tensors; strict=False only
-    warns of them, and what is missing keeps the network's initial values.
+    like are not to be rounded. start: what to make of the file for training, instead of map_keys; what it allows to be
+    missing keeps the network's initial values, and is said. Raises SoraError naming missing, unexpected and mis-shaped
+    tensors; strict=False only warns of them, and what is missing keeps the network's initial values.
     """
     with torch.device("meta"):
         network = build()
     parameters = {name for name, _ in network.named_parameters(remove_duplicate=False)}
 
-    tensors = read_tensors(weights.files) if map_keys is None else map_keys(read_tensors(weights.files))
+    tensors = read_tensors(weights.files)
+    if start is not None:
+        tensors = _started(build, network, start(tensors))
+    elif map_keys is not None:
+        tensors = map_keys(tensors)
     if strict:
         check_tensors(network, tensors, what=what, source=weights.folder)
     elif problems := tensor_problems(network, tensors):
@@ -70,6 +80,18 @@ def load_network(
 def _identity(tensor: Tensor) -> tuple[object, ...]:
     """Equal for two tensors that are the same bytes seen in the same way."""
     return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
+def _started(build: Callable[[], nn.Module], network: nn.Module, given: StartWeights) -> dict[str, Tensor]:
+    """The tensors that were given, and initial values where they may be missing."""
+    missing = network.state_dict().keys() - given.tensors.keys()
+    fresh = {name for name in missing if any(f".{part}" in f".{name}." for part in given.initial)}
+    if not fresh:
+        return dict(given.tensors)
+    parts = sorted({part.strip(".") for part in given.initial if any(f".{part}" in f".{name}." for name in fresh)})
+    get_console().note(f"not in the starting weights, so new: {', '.join(parts)}")
+    initial = build().state_dict()
+    return {**given.tensors, **{name: initial[name] for name in fresh}}
 
 
 def _fitting(build: Callable[[], nn.Module], network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -115,6 +137,9 @@ def _read_file(file: Path, device: torch.device | str) -> Mapping[str, Tensor]:
         raise _unreadable(file, str(error)) from error
     except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:  # from reading other bytes as pickle
         raise _unreadable(file, NOT_TENSORS) from error
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         keys = (
             ", ".join(map(str, list(content)[:MAX_NAMES])) if isinstance(content, Mapping) else type(content).__name__
