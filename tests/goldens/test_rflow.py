@@ -8,6 +8,7 @@ import pytest
 import torch
 from loader import cases, load_tensors, read
 from torch import Tensor
+from toys import toy_network
 
 from sora_cli.plugin.protocols import SampleRequest, TextEmbedding
 from sora_plugins.rectified_flow.rectified_flow import RectifiedFlow, transform_timesteps
@@ -15,19 +16,6 @@ from sora_plugins.rectified_flow.rectified_flow import RectifiedFlow, transform_
 TOPIC = "rflow"
 # The reference's keywords that are arguments of `sample` here.
 ARGUMENTS = ("num_sampling_steps", "cfg_scale")
-
-
-def toy_network(x: Tensor, t: Tensor, y: Tensor, x_mask: Tensor | None = None, **_ignored: Any) -> Tensor:
-    """The stand-in "toy-v1" that the JSON files describe."""
-    channels = x.shape[1]
-    c = y.flatten(1).mean(dim=1).view(-1, 1, 1, 1, 1)
-    s = (t.float() / 1000)[:, None].expand(-1, x.shape[2])
-    if x_mask is not None:
-        s = torch.where(x_mask, s, torch.zeros_like(s))
-    s = s[:, None, :, None, None]
-    k = 0.1 * (torch.arange(channels) - (channels - 1) / 2).view(1, -1, 1, 1, 1)
-    first = (0.2 + 0.75 * s) * x + 0.3 * torch.sin(1.3 * x + 2 * s + c) + 0.1 * x.mean(dim=2, keepdim=True) + k
-    return torch.cat([first, 0.5 * torch.cos(0.7 * x - s + 0.5 * c)], dim=1)
 
 
 def scheduler(case: dict[str, Any]) -> RectifiedFlow:

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sora_cli.conditioning.guidance import guided_call
 from sora_cli.plugin.protocols import DiffusionModel, SampleRequest
+from sora_cli.training.losses import masked_mean
 
 from .config import RectifiedFlowOptions
 
@@ -224,53 +226,17 @@ class RectifiedFlow:
         error = (prediction.float() - (x0 - noise)).square()
         if weights is not None:
             error = error * weights[t.long()].view(-1, 1, 1, 1, 1)
-        if frame_mask is None:
-            return error.flatten(1).mean(dim=1)
-        learn = frame_mask[:, None, :, None, None].to(error.dtype)
-        return (error * learn).flatten(1).sum(dim=1) / (frame_mask.sum(dim=1) * error[0, :, 0].numel())
+        return masked_mean(error, frame_mask)
 
 
 def guided_velocity(
     model: DiffusionModel, request: SampleRequest, guidance: float
 ) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    """A function (z, t, active) -> velocity with classifier-free guidance (Ho and Salimans 2022).
-
-    Both halves run as one batch, the text first. With guidance 1, or no null embeddings, only the text runs.
-    """
-    count = len(request.noise)
-    device = request.noise.device
-    is_guided = guidance != 1 and request.null_embeddings is not None
-    y: Any = request.text.embeddings  # or what the model makes of it, below
-    mask: Any = request.text.mask
-    if is_guided:
-        assert request.null_embeddings is not None
-        y = torch.cat([y, request.null_embeddings.to(y)])
-        if request.null_mask is not None:
-            mask = torch.cat([mask, request.null_mask])
-    if hasattr(model, "encode_text"):  # projected now, once, instead of at each step
-        y, mask = model.encode_text(y, mask), None
-    info = {
-        name: torch.full((count,), float(value), device=device)
-        for name, value in (
-            ("height", request.height),
-            ("width", request.width),
-            ("num_frames", request.num_frames),
-            ("fps", request.fps),
-            ("ar", request.height / request.width),
-        )
-    }
+    """A function (z, t, active) -> velocity with classifier-free guidance (Ho and Salimans 2022)."""
+    call, is_guided = guided_call(model, request, guidance)
 
     def velocity(z: Tensor, t: Tensor, active: Tensor | None) -> Tensor:
-        copies = 2 if is_guided else 1
-        x_mask = None if active is None else active.repeat(copies, 1)
-        out = model(
-            torch.cat([z] * copies),
-            t.expand(count * copies),
-            y,
-            mask=mask,
-            x_mask=x_mask,
-            **info,
-        )[:, : z.shape[1]].float()
+        out = call(z, t, active)[:, : z.shape[1]].float()
         if not is_guided:
             return out
         conditional, unconditional = out.chunk(2)

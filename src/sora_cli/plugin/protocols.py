@@ -75,7 +75,7 @@ class SampleRequest(NamedTuple):
     or None to sample without guidance. size: pixel height, width and number of frames; fps: conditioning frame rate.
     frame_mask: (n, T) in [0, 1] or None; 1 generate, 0 keep the latent already in `noise`, between: edit ratio.
     null_mask: (n, L) tokens of `null_embeddings` to use; None takes the mask of the text, as the released models do.
-    draw_noise(step) gives the fresh Gaussian (n, C, T, H, W) used to re-noise edited frames at that step.
+    draw_noise(step) gives a fresh Gaussian (n, C, T, H, W) for that step, or for whatever a negative number stands for.
     """
 
     noise: Tensor

@@ -93,8 +93,8 @@ def _extract_share(plan: TrainPlan, output: Path, bin_size: int, team: Team) -> 
 
     from sora_cli.tasks.components import choose_device, prepare_torch
     from sora_cli.training.features import write_bin
-    from sora_cli.training.objective import key_seed
     from sora_cli.training.start import make_encoders
+    from sora_cli.video.latents import key_seed
 
     prepare_torch(plan.config.hardware)
     device = choose_device(plan.config.hardware.device)

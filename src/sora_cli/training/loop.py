@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sora_cli.console import Progress, get_console
 from sora_cli.errors import SoraError
+from sora_cli.video.latents import key_seed
 
 from .checkpoint import Checkpointer
 from .dataset import Batch
@@ -22,7 +23,7 @@ from .engine import Engine, Update
 from .features import FeatureSource
 from .learning_rate import learning_rate
 from .metrics import Metrics
-from .objective import Encoded, Objective, key_seed
+from .objective import Encoded, Objective
 
 if TYPE_CHECKING:
     from sora_cli.config.train_schema import TrainConfig

@@ -6,7 +6,6 @@ of ranks draw the same, ranks of a sequence group agree, and a resumed run needs
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,14 +16,9 @@ from torch import Tensor
 
 from sora_cli.conditioning.frame_masks import MaskRatios
 from sora_cli.plugin.protocols import TextEncoder, VideoAutoencoder
+from sora_cli.video.latents import key_seed
 
 from .dataset import Batch
-
-
-def key_seed(*key: Any) -> int:
-    """A seed in 0 .. 2^63 - 1 from a key."""
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 class Encoded(NamedTuple):

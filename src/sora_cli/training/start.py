@@ -18,6 +18,7 @@ from sora_cli.plugin.manager import load_attribute
 from sora_cli.tasks.components import DTYPES, TEXT_DTYPES, choose_device, choose_vae_dtype
 from sora_cli.tasks.plan import text_dtype_of
 from sora_cli.tasks.train_plan import TrainPlan, check_same_run
+from sora_cli.video.latents import key_seed
 from sora_cli.weights.load import load_network
 
 from .checkpoint import read_checkpoint
@@ -25,7 +26,7 @@ from .engine import Engine, EngineOptions, compile_blocks, use_gradient_checkpoi
 from .features import FeatureSource, NoEncoders
 from .loop import Position, Stop, TrainingLoop
 from .lora import use_lora
-from .objective import Encoders, Objective, key_seed
+from .objective import Encoders, Objective
 from .released_runs import is_released_run, read_released_run
 from .run_folder import complete_checkpoints, newest_checkpoint
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,6 +28,12 @@ def to_frames(pixels: Tensor) -> NDArray[np.uint8]:
     values = (pixels.float().clamp(-1, 1) + 1) / 2 * 255 + 0.5
     frames: NDArray[np.uint8] = values.clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0).contiguous().cpu().numpy()
     return frames
+
+
+def key_seed(*key: Any) -> int:
+    """A seed in 0 .. 2^63 - 1 from a key."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
 
 
 def draw_noise(seed: int, shape: tuple[int, int, int, int]) -> Tensor:
