@@ -32,7 +32,7 @@ KINDS: Mapping[str, str] = {
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "generate": ("shape", "sampling", "conditioning", "model", "hardware"),
     "models": ("shape", "sampling", "conditioning", "model"),
-    "train": ("data", "objective", "optimizer", "model", "run", "hardware"),
+    "train": ("data", "objective", "optimizer", "model", "run", "validation", "hardware"),
 }
 """Sections that presets of a kind may hold: a preset never brings prompts or output paths."""
 
@@ -220,6 +220,7 @@ def _check_sections(kind: str, document: Document) -> None:
         allowed.pop("model.name")
     if kind == "train":
         allowed.pop("data.tables")
+        allowed.pop("validation.tables")
     problems: list[Problem] = []
     layer = document_layer(document, allowed, str(document.path), problems)
     raise_problems(problems)

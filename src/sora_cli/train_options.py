@@ -177,10 +177,46 @@ Load = Annotated[
         "WHERE",
     ),
 ]
+Profile = Annotated[
+    int | None,
+    setting("run.profile", "--profile", "updates to profile; the trace goes to the run's folder", "N"),
+]
 TensorBoard = Annotated[
     bool | None, setting("run.tensorboard", "--tensorboard/--no-tensorboard", "write TensorBoard events", default="no")
 ]
 Wandb = Annotated[bool | None, setting("run.wandb", "--wandb/--no-wandb", "report to Weights & Biases", default="no")]
+
+# Validation
+Validate = Annotated[
+    list[str] | None,
+    setting(
+        "validation.tables",
+        "--validate",
+        "table of clips for a validation loss; repeatable",
+        "PATH",
+        parameter="validate",
+    ),
+]
+ValidateEvery = Annotated[
+    int | None,
+    setting(
+        "validation.every", "--validate-every", "updates between validation losses", "N", parameter="validate_every"
+    ),
+]
+SamplePrompts = Annotated[
+    list[str] | None,
+    setting(
+        "validation.prompts",
+        "--sample-prompt",
+        "prompt of a sample video; repeatable",
+        "TEXT",
+        parameter="sample_prompts",
+    ),
+]
+SampleEvery = Annotated[
+    int | None,
+    setting("validation.sample_every", "--sample-every", "updates between sample videos", "N"),
+]
 
 # Hardware
 Sharding = Annotated[

@@ -48,7 +48,7 @@ def arguments(weights: list[str], clips: Path, *more: str, steps: int = 8) -> li
 
 
 def losses(folder: Path) -> list[float]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
     return [row["loss"] for row in rows]
 
@@ -216,6 +216,31 @@ def test_what_changed_between_two_starts(executable: Executable, weights: list[s
     assert "run.seed: 42 before, 3 now" in other.stderr
     again = executable(*run, "--no-resume", code=2)
     assert "there is a run in run already, at update 3" in again.stderr
+
+
+def test_validation_and_sample_videos(executable: Executable, weights: list[str], clips: Path) -> None:
+    """The same on one process and on two that cut the weights up; looking changes nothing that is learned."""
+    pytest.importorskip("tensorboard", reason="the extra train")
+    looking = ("--validate", str(clips), "--validate-every", "2", "--sample-prompt", "a fox", "--sample-every", "4")
+    small = ("--set", "validation.steps=2", "--set", "validation.size=64x96", "--set", "validation.times=3")
+    found = {}
+    for name, more in {
+        "plain": ("--accumulate", "2"),
+        "one": ("--accumulate", "2", *looking, *small, "--profile", "1", "--tensorboard"),
+        "two": ("--gpus", "2", "--sharding", "zero3", *looking, *small),
+    }.items():
+        executable(*arguments(weights, clips, *more, "--run", name, steps=4))
+        rows = [json.loads(line) for line in (executable.folder / name / "metrics.jsonl").read_text().splitlines()]
+        found[name] = [row["validation_all"] for row in rows if "validation_all" in row]
+    assert len(found["one"]) == 2
+    assert found["one"] == pytest.approx(found["two"], rel=1e-3)
+    assert losses(executable.folder / "plain") == losses(executable.folder / "one")
+    samples = executable.folder / "one" / "samples"
+    assert frames_of(samples / "step-0000004-0.mp4").shape == (5, 64, 96, 3)
+    assert json.loads((executable.folder / "one" / "profile.json").read_text())["traceEvents"]
+    assert list((executable.folder / "one" / "tensorboard").iterdir())
+    wrong = executable(*arguments(weights, clips, "--sample-prompt", "x"), code=2)
+    assert "sample videos need prompts and an interval" in wrong.stderr
 
 
 def test_training_from_features(executable: Executable, weights: list[str], clips: Path) -> None:

@@ -149,8 +149,23 @@ class RunSection(Section):
     load: str | None = Field(
         None, description="run or checkpoint whose weights, averages and optimizer state a new run starts from"
     )
+    profile: Annotated[int, Field(ge=0)] = Field(0, description="updates to profile, after three others")
     tensorboard: bool = Field(False, description="write TensorBoard events")
     wandb: bool = Field(False, description="report to Weights & Biases")
+
+
+class ValidationSection(Section):
+    """What is looked at between updates."""
+
+    tables: tuple[str, ...] = Field((), description="tables of clips for the validation loss")
+    every: Annotated[int, Field(ge=0)] = Field(0, description="updates between validation losses, 0 for none")
+    times: Positive = Field(10, description="times between data and noise at which the loss is measured")
+    prompts: tuple[str, ...] = Field((), description="prompts of sample videos")
+    sample_every: Annotated[int, Field(ge=0)] = Field(0, description="updates between sample videos, 0 for none")
+    size: str | None = Field(None, description="HEIGHTxWIDTH of sample videos; default the smallest that is trained")
+    frames: Positive | None = Field(None, description="their frames; default the most that are trained at that size")
+    steps: Positive | None = Field(None, description="their sampling steps; default the scheduler's")
+    guidance: Annotated[float, Field(ge=0, le=100)] = Field(4.0, description="their guidance scale")
 
 
 class TrainHardwareSection(ProcessesSection):
@@ -169,4 +184,5 @@ class TrainConfig(Section):
     optimizer: OptimizerSection = OptimizerSection()
     model: TrainModelSection = TrainModelSection()
     run: RunSection = RunSection()
+    validation: ValidationSection = ValidationSection()
     hardware: TrainHardwareSection = TrainHardwareSection()

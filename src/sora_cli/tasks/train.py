@@ -195,7 +195,7 @@ def progress_of(folder: Path) -> dict[str, Any]:
     """How far a run is, from its log."""
     from sora_cli.training.metrics import read_metrics
 
-    rows = read_metrics(folder)
+    rows = [row for row in read_metrics(folder) if "loss" in row]
     return {"step": rows[-1]["step"], "epoch": rows[-1]["epoch"], "loss": rows[-1]["loss"]} if rows else {}
 
 

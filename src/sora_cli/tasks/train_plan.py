@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from sora_cli.config.train_schema import TrainConfig
     from sora_cli.plugin.manager import Plugins
 
-TABLE_CACHE = "table.arrow"
+TABLE_CACHE, VALIDATION_CACHE = "table.arrow", "validation.arrow"
 #: Settings that a run keeps for its whole life: other data, another network or other batches are another run.
 KEPT = (
     "run.seed",
@@ -58,6 +59,7 @@ class TrainPlan:
     scheduler_options: Any
     folder: Path
     source: ClipSource | FeatureSource
+    validation: ClipSource | None
     masks: MaskRatios | None
     text_drop: float
     identity: Mapping[str, Any]
@@ -125,6 +127,7 @@ def plan_train(
         scheduler_options=load_options(components.scheduler, config.objective.scheduler_options),
         folder=folder,
         source=source,
+        validation=_validation(config, source, (cache or folder / TABLE_CACHE).with_name(VALIDATION_CACHE)),
         masks=masks,
         text_drop=float(model_config.get("class_dropout_prob", 0.0)) if drop is None else drop,
         identity=_identity(config, source, model_config),
@@ -194,6 +197,32 @@ def clip_source(config: TrainConfig, components: Components, cache: Path, table:
         needs_sizes = buckets is not None
         table = open_table(data.tables, cache=cache, root=data.root, needs_sizes=needs_sizes, bad_rows=data.bad_rows)
     return ClipSource(table, data, config.run.seed, buckets, size)
+
+
+def _validation(config: TrainConfig, source: ClipSource | FeatureSource, cache: Path) -> ClipSource | None:
+    """Clips for the validation loss, None without; UsageError for sample videos or tables that cannot be encoded."""
+    wanted = config.validation
+    has_loss, has_samples = bool(wanted.tables and wanted.every), bool(wanted.prompts and wanted.sample_every)
+    if bool(wanted.tables) != bool(wanted.every):
+        raise UsageError("a validation loss needs tables and an interval", hint="give --validate and --validate-every")
+    if bool(wanted.prompts) != bool(wanted.sample_every):
+        raise UsageError("sample videos need prompts and an interval", hint="give --sample-prompt and --sample-every")
+    if not isinstance(source, ClipSource):
+        if has_loss or has_samples:
+            raise UsageError("training from features has no encoders, which validation and sample videos need")
+        return None
+    if not has_loss:
+        return None
+    own = cache.with_name(f"{cache.name}.{os.getpid()}")  # every process reads it for itself
+    table = open_table(
+        wanted.tables,
+        cache=own,
+        root=config.data.root,
+        needs_sizes=source.buckets is not None,
+        bad_rows=config.data.bad_rows,
+    )
+    own.unlink()  # it stays mapped
+    return ClipSource(table, config.data, config.run.seed, source.buckets, source.size)
 
 
 def _masks(ratios: Any) -> MaskRatios:

@@ -24,6 +24,8 @@ from .features import FeatureSource
 from .learning_rate import learning_rate
 from .metrics import Metrics
 from .objective import Encoded, Objective
+from .profiling import Profiling, peak_tflops
+from .validation import Previews, Validation
 
 if TYPE_CHECKING:
     from sora_cli.config.train_schema import TrainConfig
@@ -95,6 +97,8 @@ class TrainingLoop:
     identity: Mapping[str, Any]
     documents: Mapping[str, Mapping[str, Any]]
     patch_volume: int = 1
+    validation: Validation | None = None
+    previews: Previews | None = None
     position: Position = field(default_factory=Position)
     stop: Stop = field(default_factory=Stop)
 
@@ -102,12 +106,14 @@ class TrainingLoop:
         run = self.config.run
         self.is_main = self.team.is_main
         self.checkpoints = Checkpointer(self.folder, keep=run.keep)
+        self._num_weights = sum(parameter.numel() for parameter in self.engine.network.parameters())
+        self._peak = peak_tflops(self.encoders.device)
         self._waiting: list[_Update] = []
         self._metrics: Metrics | None = None
         self._bad: Counter[str] = Counter()
         self._clips = 0
         self._bad_in_a_row = 0
-        self._saved_step = self.position.step
+        self._saved_step = self._looked_step = self.position.step
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -121,6 +127,7 @@ class TrainingLoop:
             self._metrics = Metrics(self.folder, self.position.step, tensorboard=run.tensorboard, wandb=run.wandb)
         if self._is_done():
             return
+        self._profiling = Profiling(self.folder, run.profile if self.is_main else 0)
         plan = self._plan()
         self._check_not_empty(plan)
         total = run.steps or self._updates(plan) + self.position.step + self._updates_of_other_epochs(plan)
@@ -134,6 +141,7 @@ class TrainingLoop:
                 if not self._is_done():
                     plan = self._plan()
                     self._check_not_empty(plan)
+        self._profiling.close()
         self._log(force=True)
         if self._saved_step != self.position.step:
             self.save()
@@ -161,9 +169,11 @@ class TrainingLoop:
         stream = iter(batches)
         for _ in range(updates):
             self._update(stream)
+            self._profiling.step()
             position.consumed += ranks * accumulation
             progress.update(position.step)
             self._log()
+            self._look()
             is_time = run.checkpoint_every > 0 and position.step % run.checkpoint_every == 0
             if is_time and position.step != self._saved_step:
                 self.save()
@@ -266,6 +276,8 @@ class TrainingLoop:
         get_console().note(_summary(rows))
 
     def _row(self, step: int, loss: float, update: _Update) -> dict[str, Any]:
+        # Forward and backward pass of the layers, six operations per weight and token; attention comes on top.
+        tflops = 6e-12 * self._num_weights * update.tokens / update.seconds
         row = {
             "step": step,
             "epoch": update.epoch,
@@ -276,8 +288,11 @@ class TrainingLoop:
             "data_seconds": update.data_seconds,
             "samples_per_second": update.samples * self.team.data_size / update.seconds,
             "tokens_per_second": update.tokens * self.team.data_size / update.seconds,
+            "tflops": tflops,
             "sizes": update.sizes,
         }
+        if self._peak is not None:
+            row["mfu"] = tflops / self._peak
         if self.encoders.device.type == "cuda":
             row["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         return row
@@ -299,6 +314,23 @@ class TrainingLoop:
                 f"{share:.0%} of the clips cannot be read, more than data.max_bad_share allows",
                 hint="\n".join([*counts, f"they are named in {self.folder / BAD_FILES}"]),
             )
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """The validation loss and sample videos, when it is time."""
+        settings, step = self.config.validation, self.position.step
+        if self._looked_step == step:
+            return
+        self._looked_step = step
+        if self.validation is not None and step % settings.every == 0:
+            losses = self.validation.run(self.engine.network)
+            if self._metrics is not None:
+                self._metrics.write([{"step": step, **{f"validation_{name}": loss for name, loss in losses.items()}}])
+                get_console().note(f"update {step}: validation loss {losses['all']:.4f}")
+        if self.previews is not None and step % settings.sample_every == 0:
+            for path in self.previews.run(self.engine.network, step, writes=self.is_main):
+                get_console().note(f"sample {path}")
 
     # -- keeping -----------------------------------------------------------------------------------------------------
 
@@ -332,9 +364,10 @@ def _summary(rows: list[dict[str, Any]]) -> str:
     mean: Callable[[str], float] = lambda name: sum(row[name] for row in rows) / len(rows)  # noqa: E731
     last, seconds = rows[-1], sum(row["seconds"] for row in rows)
     memory = f", {last['memory_gib']:.1f} GiB" if "memory_gib" in last else ""
+    used = f"MFU {mean('mfu'):.0%}" if "mfu" in last else f"{mean('tflops'):.3g} TFLOP/s"
     return (
         f"update {last['step']}: loss {mean('loss'):.4f}, gradient {mean('gradient_norm'):.3g}, "
         f"rate {last['learning_rate']:.3g}, {seconds / len(rows):.2f} s each, "
-        f"{mean('samples_per_second'):.3g} clips/s, {mean('tokens_per_second'):.3g} tokens/s, "
+        f"{mean('samples_per_second'):.3g} clips/s, {mean('tokens_per_second'):.3g} tokens/s, {used}, "
         f"waiting for data {sum(row['data_seconds'] for row in rows) / seconds:.0%}{memory}"
     )

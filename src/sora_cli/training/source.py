@@ -37,10 +37,12 @@ class ClipSource:
         interval = self.data.frame_interval
         return self.buckets.assign(*columns, seed=self.seed, epoch=epoch, frame_interval=interval)
 
-    def plan(self, epoch: int, *, num_ranks: int, start: int = 0) -> Plan:
-        """The micro-batches of an epoch, of which `start` are done."""
+    def plan(self, epoch: int, *, num_ranks: int, start: int = 0, shuffle: bool = True, drop_last: bool = True) -> Plan:
+        """The micro-batches of an epoch, of which `start` are done. drop_last: of buckets; see `EpochPlan`."""
         if self.buckets is not None:
-            return EpochPlan(self.buckets, self.assign(epoch), seed=self.seed, epoch=epoch)
+            assigned = self.assign(epoch)
+            order = {"shuffle": shuffle, "drop_last": drop_last}
+            return EpochPlan(self.buckets, assigned, seed=self.seed, epoch=epoch, **order)
         assert self.size is not None  # one or the other
         return FixedPlan(
             len(self.table),
@@ -50,6 +52,7 @@ class ClipSource:
             seed=self.seed,
             epoch=epoch,
             start=start,
+            shuffle=shuffle,
         )
 
     def load(

@@ -16,9 +16,11 @@ from sora_cli.errors import MissingError, SoraError, UsageError
 from sora_cli.launch.mesh import Team
 from sora_cli.plugin.manager import load_attribute
 from sora_cli.tasks.components import DTYPES, TEXT_DTYPES, choose_device, choose_vae_dtype
-from sora_cli.tasks.plan import text_dtype_of
+from sora_cli.tasks.plan import DEFAULT_FPS, text_dtype_of
+from sora_cli.tasks.run_memory import latent_size
 from sora_cli.tasks.train_plan import TrainPlan, check_same_run
 from sora_cli.video.latents import key_seed
+from sora_cli.video.shapes import ClipShape, closest_aspect, file_size, parse_size, table_size
 from sora_cli.weights.load import load_network
 
 from .checkpoint import read_checkpoint
@@ -29,6 +31,8 @@ from .lora import use_lora
 from .objective import Encoders, Objective
 from .released_runs import is_released_run, read_released_run
 from .run_folder import complete_checkpoints, newest_checkpoint
+from .source import ClipSource
+from .validation import Previews, Validation
 
 if TYPE_CHECKING:
     from sora_cli.plugin.manager import Plugins
@@ -55,17 +59,19 @@ def make_loop(plan: TrainPlan, plugins: Plugins, team: Team, stop: Stop) -> Trai
         use_gradient_checkpointing(network)
     if config.model.compile:
         compile_blocks(network)
+    scheduler = plugins.load_target(plan.components.scheduler)(plan.scheduler_options)
+    if not hasattr(scheduler, "loss"):
+        raise UsageError(f"the scheduler {plan.components.scheduler.name} has no training objective")
+    objective = Objective(scheduler, config.run.seed, plan.masks, plan.text_drop)
+    encoders = None if isinstance(plan.source, FeatureSource) else make_encoders(plan, plugins, device)
     loop = TrainingLoop(
         config=config,
         source=plan.source,
         engine=engine,
-        encoders=NoEncoders(device) if isinstance(plan.source, FeatureSource) else make_encoders(plan, plugins, device),
-        objective=Objective(
-            plugins.load_target(plan.components.scheduler)(plan.scheduler_options),
-            config.run.seed,
-            plan.masks,
-            plan.text_drop,
-        ),
+        encoders=encoders or NoEncoders(device),
+        objective=objective,
+        validation=make_validation(plan, objective, encoders, team),
+        previews=make_previews(plan, scheduler, encoders),
         team=team,
         folder=plan.folder,
         identity=plan.identity,
@@ -149,6 +155,53 @@ def make_engine(plan: TrainPlan, plugins: Plugins, network: nn.Module, team: Tea
     split = load_attribute(shard, what=plan.components.model.name) if shard else None
     engine: Engine = load_attribute(spec.engine, what=spec.name)(network, options, team, split)
     return engine
+
+
+def make_validation(plan: TrainPlan, objective: Objective, encoders: Encoders | None, team: Team) -> Validation | None:
+    """The validation loss, if it is asked for."""
+    if plan.validation is None or encoders is None:
+        return None
+    options = plan.scheduler_options
+    last = getattr(options, "num_timesteps", None) or options.diffusion_steps
+    return Validation(plan.validation, objective, encoders, team, plan.config.validation.times, last)
+
+
+def make_previews(plan: TrainPlan, scheduler: Any, encoders: Encoders | None) -> Previews | None:
+    """Sample videos, if they are asked for."""
+    settings, parts = plan.config.validation, plan.components
+    if not settings.prompts or encoders is None:
+        return None
+    frames, height, width = preview_size(plan)
+    shape = ClipShape(height, width, frames, DEFAULT_FPS, DEFAULT_FPS, height, width)
+    return Previews(
+        prompts=settings.prompts,
+        size=(frames, height, width),
+        fps=DEFAULT_FPS,
+        steps=settings.steps or parts.scheduler.default_steps,
+        guidance=settings.guidance,
+        seed=plan.config.run.seed,
+        encoders=encoders,
+        scheduler=scheduler,
+        latent_shape=latent_size(parts.vae, shape),
+        folder=plan.folder / "samples",
+    )
+
+
+def preview_size(plan: TrainPlan) -> tuple[int, int, int]:
+    """(frames, height, width) of sample videos: what was asked for, else the smallest resolution that is trained."""
+    settings, source = plan.config.validation, plan.source
+    assert isinstance(source, ClipSource)  # samples need encoders
+    if source.buckets is None:
+        assert source.size is not None  # one or the other
+        frames, height, width = source.size
+    else:
+        pairs = [pair for pair in source.buckets.pairs if pair.keep > 0]
+        name = pairs[-1].resolution
+        frames = max(pair.num_frames for pair in pairs if pair.resolution == name)
+        height, width = file_size(table_size(name, closest_aspect(name, 9, 16)))
+    if settings.size is not None:
+        height, width = parse_size(settings.size)
+    return settings.frames or frames, height, width
 
 
 def make_encoders(plan: TrainPlan, plugins: Plugins, device: torch.device) -> Encoders:

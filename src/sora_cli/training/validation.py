@@ -1,0 +1,170 @@
+"""What a run looks at between updates: the loss on clips it does not train on, and sample videos."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sora_cli.plugin.protocols import SampleRequest
+from sora_cli.video.io import write_image, write_video
+from sora_cli.video.latents import draw_noise, key_seed, to_frames
+
+from .objective import Encoders, Objective
+from .plan import EpochPlan
+
+if TYPE_CHECKING:
+    from sora_cli.launch.mesh import Team
+
+    from .loop import Encoder
+    from .source import ClipSource
+
+#: Frame rate told for single pictures.
+IMAGE_FPS = 120.0
+
+
+@contextlib.contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """The network without dropout and gradients."""
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train()
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The mean loss at evenly spaced times on a table of its own.
+
+    Noise depends on the clip's place and the time alone, so values of different updates can be compared. times: how
+    many; num_timesteps: the time of pure noise.
+    """
+
+    source: ClipSource
+    objective: Objective
+    encoder: Encoder
+    team: Team
+    times: int
+    num_timesteps: float
+
+    def run(self, network: Any) -> dict[str, float]:
+        """Mean loss by size, e.g. "17x144x256", and of all clips as "all"."""
+        plan = self.source.plan(0, num_ranks=self.team.data_size, shuffle=False, drop_last=False)
+        steps = plan.num_steps(self.team.data_size)
+        numbers = range(self.team.data_rank, steps * self.team.data_size, self.team.data_size)
+        sizes = self._sizes(plan, len(numbers))
+        sums = torch.zeros(len(sizes), 2, dtype=torch.float64, device=self.encoder.device)
+        with evaluating(network):
+            for batch in self.source.load(plan, numbers, 0, dtype=torch.float32, pin_memory=False):
+                encoded = self.encoder.encode(batch, key_seed(self.objective.seed, "validation", batch.number))
+                counted = torch.from_numpy(~plan.micro_batch(batch.number).is_repeat).to(self.encoder.device)
+                losses = [self._losses(network, encoded, place) for place in range(1, self.times + 1)]
+                mean = torch.stack(losses).mean(dim=0).double()
+                place = sizes.index(batch.size)
+                sums[place, 0] += (mean * counted).sum()
+                sums[place, 1] += counted.sum()
+        sums = self.team.mean(sums)
+        named = {
+            "x".join(map(str, size)): float(total / count) for size, (total, count) in zip(sizes, sums, strict=True)
+        }
+        return {**named, "all": float(sums[:, 0].sum() / sums[:, 1].sum())}
+
+    def _losses(self, network: Any, encoded: Any, place: int) -> Tensor:
+        """Per clip, at the time of that place between data and noise."""
+        t = self.num_timesteps * place / (self.times + 1)
+        generator = torch.Generator().manual_seed(key_seed(self.objective.seed, "validation", encoded.number, place))
+        noise = torch.randn(encoded.latents.shape, generator=generator).to(encoded.latents.device)
+        losses: Tensor = self.objective.scheduler.loss(
+            network,
+            encoded.latents,
+            noise=noise,
+            t=torch.full((len(noise),), t, device=noise.device),
+            y=encoded.y,
+            mask=encoded.mask,
+            **encoded.sizes,
+        )
+        return losses
+
+    def _sizes(self, plan: Any, count: int) -> list[tuple[int, int, int]]:
+        """All sizes in the plan, the same list on every rank."""
+        if isinstance(plan, EpochPlan):
+            return sorted({plan.table.size(bucket.pair, bucket.aspect) for bucket in plan.buckets})
+        return [plan.size]
+
+
+@dataclass(frozen=True)
+class Previews:
+    """Sample videos of prompts with the network as it is. size: (frames, height, width)."""
+
+    prompts: Sequence[str]
+    size: tuple[int, int, int]
+    fps: float
+    steps: int
+    guidance: float
+    seed: int
+    encoders: Encoders
+    scheduler: Any
+    latent_shape: tuple[int, int, int, int]
+    folder: Path
+
+    def run(self, network: Any, step: int, *, writes: bool) -> list[Path]:
+        """Make the videos; every process computes them, one writes. Returns their paths."""
+        device, paths = self.encoders.device, []
+        frames, height, width = self.size
+        seeds = [self.seed + index for index in range(len(self.prompts))]
+        with evaluating(network):
+            for prompt, seed in zip(self.prompts, seeds, strict=True):
+                text = self.encoders.text.encode([prompt])
+                text = type(text)(text.embeddings.to(device), text.mask.to(device))
+                has_null = self.guidance != 1 and hasattr(network, "null_text")
+                null = network.null_text(1, text.embeddings.shape[2]).to(text.embeddings) if has_null else None
+                request = SampleRequest(
+                    draw_noise(seed, self.latent_shape)[None].to(device),
+                    text,
+                    null,
+                    height,
+                    width,
+                    frames,
+                    self.latent_shape[1],
+                    IMAGE_FPS if frames == 1 else self.fps,
+                    draw_noise=functools.partial(_fresh, seed, self.latent_shape, device),
+                )
+                latents = self.scheduler.sample(_Plain(network), request, steps=self.steps, guidance=self.guidance)
+                if not writes:
+                    continue
+                ending = "png" if frames == 1 else "mp4"
+                path = self.folder / f"step-{step:07}-{seed - self.seed}.{ending}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pieces = (
+                    to_frames(pixels[0, :, :, :height, :width]) for pixels in self.encoders.vae.decode(latents, frames)
+                )
+                about = {"prompt": prompt, "step": step, "seed": seed}
+                if frames == 1:
+                    write_image(path, next(pieces)[0], about)
+                else:
+                    write_video(path, pieces, self.fps, about)
+                paths.append(path)
+        return paths
+
+
+class _Plain:
+    """A network that is given its text at each step, as in training: FSDP gathers weights only while it is called."""
+
+    def __init__(self, network: Any) -> None:
+        self.network = network
+
+    def __call__(self, *inputs: Any, **conditioning: Any) -> Tensor:
+        out: Tensor = self.network(*inputs, **conditioning)
+        return out
+
+
+def _fresh(seed: int, shape: tuple[int, int, int, int], device: torch.device, step: int) -> Tensor:
+    return draw_noise(key_seed(seed, "step", step), shape)[None].to(device)
