@@ -113,16 +113,20 @@ class Plugins:
         """The import names in `spec.needs` that are not installed."""
         return [package for package in spec.needs if not _is_importable(package)]
 
-    def load_target(self, spec: Spec) -> Any:
-        """Import what `spec.target` names.
-
-        Raises MissingError when a package it needs is not installed, SoraError when it cannot be imported.
-        """
+    def check_installed(self, spec: Spec) -> None:
+        """Raise MissingError when a package that a spec needs is not installed."""
         missing = self.missing_packages(spec)
         if missing:
             install = f"pip install 'sora-cli[{spec.extra}]'" if spec.extra else f"pip install {' '.join(missing)}"
             verb = "is" if len(missing) == 1 else "are"
             raise MissingError(f"{spec.name} needs {', '.join(missing)}, which {verb} not installed", hint=install)
+
+    def load_target(self, spec: Spec) -> Any:
+        """Import what `spec.target` names.
+
+        Raises MissingError when a package it needs is not installed, SoraError when it cannot be imported.
+        """
+        self.check_installed(spec)
         target = getattr(spec, "target", None)
         if target is None:
             raise TypeError(f"{type(spec).__name__} names no target")

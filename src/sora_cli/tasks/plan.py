@@ -204,7 +204,12 @@ def find_components(config: GenerateConfig | TrainConfig, plugins: Plugins) -> C
 def find_parallelism(hardware: ProcessesSection, plugins: Plugins, task: str = "generate") -> ParallelismSpec | None:
     """The scheme that was named, or for several processes the first that splits data and clips."""
     if hardware.parallel is not None:
-        return _spec(plugins, "parallelism", hardware.parallel, ParallelismSpec)
+        spec = _spec(plugins, "parallelism", hardware.parallel, ParallelismSpec)
+        if task not in spec.tasks:
+            raise UsageError(
+                f"the parallelism {spec.name!r} is not for `sora {task}`, only for {', '.join(spec.tasks)}"
+            )
+        return spec
     if hardware.gpus * hardware.nnodes == 1:
         return None
     for name in sorted(plugins.specs("parallelism")):

@@ -97,6 +97,8 @@ def plan_train(
     """
     config = resolved.config
     components = find_components(config, plugins)
+    if components.parallelism is not None:
+        plugins.check_installed(components.parallelism)
     folder = config.run.folder
     assert folder is not None  # filled by the resolver
     notes = list(resolved.notes)
