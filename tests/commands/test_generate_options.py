@@ -120,7 +120,7 @@ def test_the_help_names_the_variable_and_the_true_default() -> None:
         assert variable_name(key) in option.help
         section, _, field = key.partition(".")
         default = defaults[section][field]
-        if default is not None:
+        if default not in (None, ()):
             shown = {True: "yes", False: "no"}.get(default, default) if isinstance(default, bool) else default
             assert f"default: {shown};" in option.help, key
 

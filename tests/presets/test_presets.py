@@ -110,7 +110,7 @@ def test_unknown_and_ambiguous_names():
     with pytest.raises(UsageError, match="unknown kind of preset 'model'") as caught:
         find_preset("model", "nano")
     assert "did you mean 'models'?" in caught.value.hint
-    with pytest.raises(UsageError, match="several presets are called 'nano': models, launch"):
+    with pytest.raises(UsageError, match="several presets are called 'nano': train, models, launch"):
         find_preset(None, "nano")
     assert find_preset("launch", "nano").kind == "launch"
 
