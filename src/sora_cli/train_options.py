@@ -258,6 +258,24 @@ Sets = Annotated[
 ExtractTo = Annotated[Path, typer.Option("-o", "--output", help="folder to write", metavar="FOLDER")]
 BinSize = Annotated[int, typer.Option("--bin-size", help="micro-batches in a file", metavar="N", min=1)]
 
+# sora train search-batch-size
+SearchOnly = Annotated[
+    list[str] | None,
+    typer.Option("--bucket", help="bucket to search, repeatable (default: all)", metavar="RES:FRAMES"),
+]
+SearchBase = Annotated[
+    str | None,
+    typer.Option("--base", help="bucket whose largest batch sets the time of an update", metavar="RES:FRAMES"),
+]
+SearchSeconds = Annotated[
+    float | None, typer.Option("--seconds", help="time that an update may take", metavar="S", min=0.0)
+]
+SearchMost = Annotated[
+    int | None,
+    typer.Option("--most", help="largest batch tried (default: 4 x the recipe's)", metavar="N", min=1),
+]
+SearchUpdates = Annotated[int, typer.Option("--updates", help="updates measured per batch size", metavar="N", min=1)]
+
 # sora train export
 Source = Annotated[Path, typer.Argument(help="folder of a run, or one of its checkpoints step-N", metavar="RUN")]
 ExportTo = Annotated[

@@ -311,6 +311,7 @@ def test_a_dry_run_and_the_buckets(executable: Executable, weights: list[str], c
     shown = json.loads(executable(*arguments(weights, clips, "--gpus", "2", "-n", "--json")).stdout)
     assert shown["data"]["rows"] == 20
     assert "--nproc-per-node=2" in shown["launch"]
+    assert 0 < shown["memory"]["weights_gib"] <= shown["memory"]["all_gib"] < 0.1
     origins = {row["key"]: row["origin"] for row in shown["settings"]}
     assert (origins["run.steps"], origins["optimizer.eps"]) == ("flag", "default")
     assert not (executable.folder / RUN).exists()
@@ -319,6 +320,20 @@ def test_a_dry_run_and_the_buckets(executable: Executable, weights: list[str], c
     )
     assert sum(row["rows"] for row in report["by_size"].values()) + sum(report["left_out"].values()) >= 20
     assert set(report["by_aspect"]) == {"0.56"}
+
+
+def test_search_for_batch_sizes(executable: Executable) -> None:
+    buckets = "data.bucket_config={144p: {5: [0.5, 1], 1: [1.0, 1], 17: [0.0, null]}}"
+    search = ("train", "search-batch-size", "-m", "nano", "--set", buckets, "--device", "cpu", "--updates", "1")
+    done = executable(*search, "--most", "3", "--json")
+    found = json.loads(done.stdout)["144p"]
+    assert found == {"17": [0.0, None], "5": [0.5, 3], "1": [1.0, 3]}
+    table = executable(*search, "--bucket", "144p:1", "--seconds", "1e-6").stdout
+    assert '"144p":' in table
+    assert "1: [0.0, null]" in table, "nothing is as fast as that"
+    assert "5: [0.5, 1]" in table, "not asked for"
+    refused = executable(*search, "--bucket", "144p:9", code=2)
+    assert "there is no bucket '144p:9'" in refused.stderr
 
 
 def test_mistakes(executable: Executable, weights: list[str], clips: Path) -> None:

@@ -106,6 +106,7 @@ def train(
             options=model_options or (),
             sets=sets or (),
             plugins=get_plugins(),
+            check_devices=not dry_run,
         )
         run(resolved, dry_run=dry_run)
 
@@ -204,6 +205,65 @@ def extract(
         given.setdefault("model", {})["initialize"] = "random"  # the network is not needed
         resolved = resolve_train(given, config_file=config, preset=preset, sets=sets or (), plugins=get_plugins())
         run(resolved, output, bin_size=bin_size)
+
+
+@app.command(
+    "search-batch-size",
+    cls=LightCommand,
+    epilog=o.examples(
+        "sora train search-batch-size --preset v1.2-stage1 --base 512:408 > buckets.yaml",
+        "sora train search-batch-size --preset v1.2-stage1 --bucket 144p:51 --most 64",
+    ),
+)
+def search_batch_size(
+    ctx: typer.Context,
+    only: t.SearchOnly = None,
+    base: t.SearchBase = None,
+    seconds: t.SearchSeconds = None,
+    most: t.SearchMost = None,
+    updates: t.SearchUpdates = 5,
+    model: o.Model = None,
+    variant: o.Variant = None,
+    model_options: o.ModelOptions = None,
+    train_dtype: t.Dtype = None,
+    attention: o.Attention = None,
+    vae_weights: o.VaeWeights = None,
+    text_weights: o.TextWeights = None,
+    text_dtype: o.TextDtype = None,
+    gradient_checkpointing: t.Checkpointing = None,
+    compile: t.Compile = None,
+    device: o.Device = None,
+    threads: o.Threads = None,
+    preset: t.Preset = None,
+    config: o.Config = None,
+    sets: t.Sets = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Find the batch size of every bucket on this machine, and print a bucket table in YAML.
+
+    Clips of noise are trained with random weights, so no data is needed. With --base or --seconds the buckets get
+    batches that take about that time, otherwise the largest that fit.
+    """
+    from sora_cli.config.resolve_train import resolve_train
+    from sora_cli.console import command_output
+    from sora_cli.plugin.manager import get_plugins
+    from sora_cli.tasks.search import run
+
+    with command_output(json=as_json, quiet=quiet):
+        given = o.given_settings(ctx.params, None)
+        given.setdefault("model", {})["initialize"] = "random"
+        given["run"] = {"folder": "outputs/search"}
+        resolved = resolve_train(
+            given,
+            config_file=config,
+            preset=preset,
+            options=model_options or (),
+            sets=sets or (),
+            plugins=get_plugins(),
+        )
+        run(resolved, only=only or (), base=base, seconds=seconds, most=most, updates=updates)
 
 
 @app.command(

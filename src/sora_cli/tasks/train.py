@@ -16,9 +16,10 @@ from sora_cli.config.settings import resolved_table
 from sora_cli.console import get_console
 from sora_cli.errors import SoraError
 from sora_cli.launch.torchrun import follow_run, launch_line
-from sora_cli.plugin.manager import get_plugins
+from sora_cli.plugin.manager import get_plugins, load_attribute
 from sora_cli.training.source import ClipSource
 
+from .run_memory import DTYPE_BYTES
 from .train_plan import TABLE_CACHE, TrainPlan, plan_train
 
 if TYPE_CHECKING:
@@ -232,6 +233,30 @@ def bucket_report(plan: TrainPlan, epoch: int = 0) -> dict[str, Any]:
     return report
 
 
+def memory_report(plan: TrainPlan) -> dict[str, Any]:
+    """What the state of training takes on each device, GiB; activations, which depend on the batches, come on top.
+
+    Weights and gradients in the training format; master weights, two moments and the average in float32.
+    """
+    model, config = plan.components.model, plan.config
+    if model.memory is None:
+        return {}
+    width = DTYPE_BYTES[config.model.dtype]
+    sizes = {"latent_shape": (plan.components.vae.latent_channels, 1, 8, 8), "rows": 1, "text_tokens": 1}
+    estimate = load_attribute(model.memory, what=model.name)(plan.model_config, **sizes, dtype_bytes=width)
+    numbers = estimate.weights / width
+    parts = {"weights": width, "gradients": width, "masters": 4 if width < 4 else 0, "moments": 8, "average": 4}
+    cut = {"none": (), "zero2": ("gradients", "masters", "moments", "average"), "zero3": tuple(parts)}
+    ranks = plan.num_processes
+    gib = {
+        name: numbers * each / 2**30 / (ranks if name in cut[config.hardware.sharding] else 1)
+        for name, each in parts.items()
+    }
+    if config.model.lora is not None:  # what else there is belongs to adapters, and is small
+        gib = {"weights": gib["weights"]}
+    return {"all_gib": round(sum(gib.values()), 4), **{f"{name}_gib": round(value, 4) for name, value in gib.items()}}
+
+
 def show_buckets(resolved: ResolvedTrain, *, epoch: int) -> None:
     """Print the report on one epoch."""
     with tempfile.TemporaryDirectory(prefix="sora-") as folder:
@@ -255,6 +280,7 @@ def show_dry_run(plan: TrainPlan, resolved: ResolvedTrain) -> None:
         "settings": settings,
         "run": str(plan.folder),
         "data": bucket_report(plan),
+        "memory": memory_report(plan),
         "launch": None if launch is None else str(launch),
     }
     console.record(record, title="dry run: nothing is loaded or written")

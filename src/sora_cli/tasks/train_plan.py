@@ -173,7 +173,7 @@ def _check_features(index: FeatureIndex, config: TrainConfig, weights: Component
 def clip_source(config: TrainConfig, components: Components, cache: Path, table: ClipTable | None = None) -> ClipSource:
     """The table, read and checked, with its buckets or its one size. Raises UsageError."""
     data = config.data
-    if not data.tables:
+    if not data.tables and table is None:
         raise UsageError("there is nothing to train on", hint="give a table of clips with --data")
 
     def check(frames: int) -> None:
