@@ -230,6 +230,19 @@ Sharding = Annotated[
     ),
 ]
 
+HostFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--hostfile",
+        help="start on the machines that this file names, one a line, through ssh",
+        rich_help_panel="Hardware",
+        metavar="FILE",
+    ),
+]
+HostPort = Annotated[
+    int, typer.Option("--host-port", help="port on the first of them", rich_help_panel="Hardware", metavar="PORT")
+]
+
 # Of the command itself
 Preset = Annotated[
     str | None,

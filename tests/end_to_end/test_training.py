@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import random
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -198,6 +200,55 @@ def test_a_run_goes_on_with_other_ranks(executable: Executable, weights: list[st
     executable(*run, "--gpus", "2", "--steps", "5")
     record = json.loads((executable.folder / RUN / "step-5" / "record.json").read_text())
     assert record["consumed"] == 3 + 2 * 2
+
+
+def test_machines_of_a_host_file(executable: Executable, weights: list[str], clips: Path) -> None:
+    """Two machines that are this one, through a stand-in for ssh, train as two processes of one machine do."""
+    import socket
+
+    folder = executable.folder
+    stand_in = folder / "bin" / "ssh"
+    stand_in.parent.mkdir()
+    stand_in.write_text('#!/bin/bash\nexec bash -c "${@: -1}"\n')
+    stand_in.chmod(0o755)
+    (folder / "hosts").write_text("localhost\n127.0.0.1\n")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = f"{stand_in.parent}:{executable.environment['PATH']}"
+    run = arguments(weights, clips, "--hostfile", "hosts", "--host-port", str(port), steps=3)
+    done = executable(*run, PATH=path)
+    assert done.stdout == "run\n"
+    assert "localhost: update 3: loss" in done.stderr
+    executable(*arguments(weights, clips, "--gpus", "2", "--run", "here", steps=3))
+    assert losses(folder / RUN) == losses(folder / "here")
+
+
+def test_one_message_when_a_rank_is_killed(executable: Executable, weights: list[str], clips: Path) -> None:
+    """The others end too, and the run goes on afterwards."""
+    temporary = executable.folder / "temporary"
+    temporary.mkdir()
+    run = arguments(weights, clips, "--gpus", "2", steps=400)
+    log = executable.folder / RUN / "metrics.jsonl"
+    process = executable.start(*run, TMPDIR=str(temporary))
+    deadline = time.monotonic() + 60
+    while not (log.exists() and log.read_text().count("\n") >= 4):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    found = executable.shell(f"pgrep -f 'worker {temporary}'").stdout.split()
+    workers = [int(number) for number in found if "torch.distributed.run" not in command_of(int(number))]
+    os.kill(workers[-1], signal.SIGKILL)
+    errors = process.communicate(timeout=90)[1]
+    assert process.returncode == 1
+    assert errors.count("error:") == 1
+    assert "Traceback" not in errors
+    done = executable(*arguments(weights, clips, "--gpus", "2", steps=6), "--steps", str(len(losses(log.parent)) + 2))
+    assert "going on after update" in done.stderr
+
+
+def command_of(process: int) -> str:
+    return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
 def test_what_changed_between_two_starts(executable: Executable, weights: list[str], clips: Path) -> None:

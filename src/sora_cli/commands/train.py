@@ -77,6 +77,8 @@ def train(
     nnodes: o.Nnodes = None,
     node_rank: o.NodeRank = None,
     rdzv_endpoint: o.RdzvEndpoint = None,
+    hostfile: t.HostFile = None,
+    host_port: t.HostPort = 29500,
     threads: o.Threads = None,
     dry_run: o.DryRun = False,
     preset: t.Preset = None,
@@ -93,12 +95,20 @@ def train(
     """
     if ctx.invoked_subcommand is not None:
         return
+    import sys
+
     from sora_cli.config.resolve_train import resolve_train
     from sora_cli.console import command_output
+    from sora_cli.launch.hosts import read_hosts, run_on_hosts, without_option
     from sora_cli.plugin.manager import get_plugins
     from sora_cli.tasks.train import run
 
     with command_output(json=as_json, quiet=quiet):
+        if hostfile is not None:
+            run_on_hosts(
+                read_hosts(hostfile), without_option(sys.argv[1:], "--hostfile", "--host-port"), port=host_port
+            )
+            return
         resolved = resolve_train(
             o.given_settings(ctx.params, None),
             config_file=config,

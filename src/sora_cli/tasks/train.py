@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +17,7 @@ from sora_cli.config.resolve_train import ResolvedTrain
 from sora_cli.config.settings import resolved_table
 from sora_cli.console import get_console
 from sora_cli.errors import SoraError
-from sora_cli.launch.torchrun import follow_run, launch_line
+from sora_cli.launch.torchrun import follow_run, launch_line, machines
 from sora_cli.plugin.manager import get_plugins, load_attribute
 from sora_cli.training.source import ClipSource
 
@@ -43,8 +45,10 @@ def run(resolved: ResolvedTrain, *, dry_run: bool = False) -> None:
         return
     folder = resolved.config.run.folder
     assert folder is not None  # filled by the resolver
-    with _locked(folder):
-        plan = plan_train(resolved, plugins)
+    node = machines(resolved.config.hardware).node_rank
+    # One machine of several keeps others out, and each has a copy of the table of its own: they may share the folder.
+    with _locked(folder) if node == 0 else contextlib.nullcontext():
+        plan = plan_train(resolved, plugins, cache=folder / node_cache(node))
         for note in plan.notes:
             console.note(note)
         console.note(f"model {plan.components.model.name}, {plan.num_rows} clips, run {plan.folder}")
@@ -55,7 +59,14 @@ def run(resolved: ResolvedTrain, *, dry_run: bool = False) -> None:
             reason = _train_in_processes(plan, resolved)
     if reason == "interrupted":
         raise KeyboardInterrupt
+    if node != 0:
+        return
     console.result(plan.folder, {"run": str(plan.folder), "stopped": reason is not None, **progress_of(plan.folder)})
+
+
+def node_cache(node: int) -> str:
+    """The name of a machine's mapped copy of the table."""
+    return TABLE_CACHE if node == 0 else f"{node}-{TABLE_CACHE}"
 
 
 def _train_here(plan: TrainPlan) -> str | None:
@@ -105,7 +116,7 @@ def train_in_process(content: Mapping[str, Any]) -> None:
         resolved = ResolvedTrain(TrainConfig.model_validate(content["config"]), content["origins"])
         table = None
         if about := content.get("table"):
-            table = mapped_table(folder / TABLE_CACHE, Path(about["root"]), about["fingerprint"])
+            table = mapped_table(folder / about["cache"], Path(about["root"]), about["fingerprint"])
         plan = plan_train(resolved, get_plugins(), table=table)
         train_share(plan, join_team(content["device"], content["sequence"]), stop)
 
@@ -122,7 +133,8 @@ def _train_in_processes(plan: TrainPlan, resolved: ResolvedTrain) -> str | None:
     }
     if isinstance(plan.source, ClipSource):
         table = plan.source.table
-        content["table"] = {"root": str(table.root), "fingerprint": table.fingerprint}
+        name = node_cache(machines(resolved.config.hardware).node_rank)
+        content["table"] = {"root": str(table.root), "fingerprint": table.fingerprint, "cache": name}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         stopped.append("terminated" if number == signal.SIGTERM else "interrupted")
@@ -264,6 +276,14 @@ def show_buckets(resolved: ResolvedTrain, *, epoch: int) -> None:
         get_console().record(bucket_report(plan, epoch), title=f"epoch {epoch}")
 
 
+def slurm_line(plan: TrainPlan) -> str:
+    """How this run is started under SLURM, one task on each machine."""
+    hardware = plan.config.hardware
+    given = [word for word in sys.argv[1:] if word not in ("-n", "--dry-run")]
+    words = ["srun", f"--nodes={hardware.nnodes}", "--ntasks-per-node=1", f"--gpus-per-node={hardware.gpus}"]
+    return shlex.join([*words, "sora", *given])
+
+
 def show_dry_run(plan: TrainPlan, resolved: ResolvedTrain) -> None:
     """Print what a run would do: settings with origins, buckets, steps, memory, the launch line."""
     console = get_console()
@@ -282,5 +302,6 @@ def show_dry_run(plan: TrainPlan, resolved: ResolvedTrain) -> None:
         "data": bucket_report(plan),
         "memory": memory_report(plan),
         "launch": None if launch is None else str(launch),
+        "slurm": slurm_line(plan),
     }
     console.record(record, title="dry run: nothing is loaded or written")
