@@ -69,6 +69,19 @@ def test_only_the_window_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert max(decoded) <= 30
 
 
+def test_decord_gives_the_same_frames(tmp_path: Path):
+    pytest.importorskip("decord", reason="the extra decord")
+    write_video(tmp_path / "v.mp4", [numbered_frames(40, 64, 128)], 25)  # decord fails at some narrow widths
+    wanted = [0, 7, 8, 39]
+    clip = read_clip(tmp_path / "v.mp4", 4, lambda total: wanted, reader="decord")
+    assert [number_of(frame, 40) for frame in clip.frames] == wanted
+    assert clip.fps == 25
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    with pytest.raises(BadClipError) as failed:
+        read_clip(tmp_path / "bad.mp4", 4, lambda total: wanted, reader="decord")
+    assert failed.value.reason == BROKEN
+
+
 def test_rotation_is_applied(tmp_path: Path):
     import av
 

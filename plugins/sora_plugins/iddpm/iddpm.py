@@ -180,6 +180,11 @@ class Iddpm:
 
         return output
 
+    @property
+    def last_time(self) -> float:
+        """The noisiest step."""
+        return float(len(self.tables().steps) - 1)
+
     # --- training ---------------------------------------------------------------------------------------------------
 
     @cached_property

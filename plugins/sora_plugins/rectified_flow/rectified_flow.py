@@ -150,6 +150,11 @@ class RectifiedFlow:
         noisy = self.add_noise(z, request.draw_noise(step).to(z), t.expand(len(z)))
         return torch.where(starting[:, None, :, None, None], noisy, z)
 
+    @property
+    def last_time(self) -> float:
+        """The time of pure noise."""
+        return float(self.options.num_timesteps)
+
     # --- training -------------------------------------------------------------------------------------------
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:

@@ -92,7 +92,12 @@ class SampleRequest(NamedTuple):
 
 
 class Scheduler(Protocol):
-    """A sampler, and the training objective that belongs to it."""
+    """A sampler, and the training objective that belongs to it.
+
+    A scheduler that can train has `draw_times(batch, *, height, width, num_frames, latent_frames, generator) -> (B,)`,
+    `loss(model, x0, *, noise, t, frame_mask, **conditioning) -> (B,)`, the loss of each sample, and `last_time: float`,
+    the time of pure noise.
+    """
 
     def schedule(self, steps: int, *, height: int, width: int, num_frames: int, latent_frames: int) -> Tensor:
         """The `steps` times, decreasing, float32."""

@@ -175,7 +175,7 @@ def _open_decord(path: Path) -> Iterator[Video]:
         ) from error
     try:
         yield _DecordVideo(decord.VideoReader(str(path), num_threads=1))
-    except decord.DECORDError as error:
+    except (decord.DECORDError, RuntimeError) as error:  # the second when a file cannot be opened
         raise BadClipError(BROKEN, str(error).splitlines()[0]) from error
 
 

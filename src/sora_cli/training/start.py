@@ -161,9 +161,7 @@ def make_validation(plan: TrainPlan, objective: Objective, encoders: Encoders | 
     """The validation loss, if it is asked for."""
     if plan.validation is None or encoders is None:
         return None
-    options = plan.scheduler_options
-    last = getattr(options, "num_timesteps", None) or options.diffusion_steps
-    return Validation(plan.validation, objective, encoders, team, plan.config.validation.times, last)
+    return Validation(plan.validation, objective, encoders, team, plan.config.validation.times)
 
 
 def make_previews(plan: TrainPlan, scheduler: Any, encoders: Encoders | None) -> Previews | None:

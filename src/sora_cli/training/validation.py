@@ -45,7 +45,7 @@ class Validation:
     """The mean loss at evenly spaced times on a table of its own.
 
     Noise depends on the clip's place and the time alone, so values of different updates can be compared. times: how
-    many; num_timesteps: the time of pure noise.
+    many.
     """
 
     source: ClipSource
@@ -53,7 +53,6 @@ class Validation:
     encoder: Encoder
     team: Team
     times: int
-    num_timesteps: float
 
     def run(self, network: Any) -> dict[str, float]:
         """Mean loss by size, e.g. "17x144x256", and of all clips as "all"."""
@@ -79,7 +78,7 @@ class Validation:
 
     def _losses(self, network: Any, encoded: Any, place: int) -> Tensor:
         """Per clip, at the time of that place between data and noise."""
-        t = self.num_timesteps * place / (self.times + 1)
+        t = self.objective.scheduler.last_time * place / (self.times + 1)
         generator = torch.Generator().manual_seed(key_seed(self.objective.seed, "validation", encoded.number, place))
         noise = torch.randn(encoded.latents.shape, generator=generator).to(encoded.latents.device)
         losses: Tensor = self.objective.scheduler.loss(
