@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -163,6 +164,34 @@ def test_a_signal_keeps_the_state(
     assert complete_checkpoints(executable.folder / RUN)[-1].name == f"step-{done}"
     assert f"stopped after update {done}" in stopped.stderr
     assert stopped.stdout == ("run\n" if code == 0 else "")
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_to_all_processes_keeps_the_state(
+    executable: Executable, weights: list[str], clips: Path, stop: signal.Signals, code: int
+) -> None:
+    """As a terminal sends Ctrl-C, and SLURM its SIGTERM: the decoders get it too, and finish what is under way."""
+    log = executable.folder / RUN / "metrics.jsonl"
+    run = arguments(weights, clips, "--workers", "1", steps=500)
+    process = subprocess.Popen(
+        [executable.program, *run],
+        cwd=executable.folder,
+        env=executable.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (log.exists() and log.read_text()):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, stop)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == code, errors
+    done = len(losses(executable.folder / RUN))
+    assert complete_checkpoints(executable.folder / RUN)[-1].name == f"step-{done}"
 
 
 def test_all_engines_agree(executable: Executable, weights: list[str], clips: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -254,7 +255,12 @@ def load_batches(
 
 
 def prepare_worker(index: int) -> None:
-    """One thread for each worker process."""
+    """One thread for each worker process, which leaves Ctrl-C and SIGTERM to the process it works for.
+
+    Both reach all processes of a terminal or of a SLURM job; the batches that are under way are still wanted.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 
