@@ -129,6 +129,9 @@ class TrainModelSection(Section):
     train_only: tuple[str, ...] = Field((), description="the only parts that are trained, e.g. temporal_blocks")
     lora: Lora = Field(None, description="train adapters instead, e.g. rank=16")
     gradient_checkpointing: bool = Field(True, description="compute blocks again in the backward pass to save memory")
+    checkpointing_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="share of the blocks that is computed again, where memory is left"
+    )
     compile: bool = Field(False, description="compile each block with torch.compile")
     options: dict[str, Any] = Field({}, description="options that only this model has")
 

@@ -161,15 +161,17 @@ class Engine:
             self.loss_scale.load(record["loss_scale"])
 
 
-def use_gradient_checkpointing(network: Any) -> None:
-    """Compute the blocks of a network again in the backward pass instead of keeping what they computed.
+def use_gradient_checkpointing(network: Any, share: float = 1.0) -> None:
+    """Compute blocks of a network again in the backward pass instead of keeping what they computed.
 
-    Chen et al. 2016, arXiv 1604.06174. The network must have `blocks()`, its large parts.
+    Chen et al. 2016, arXiv 1604.06174. The network must have `blocks()`, its large parts. share: of the blocks, evenly
+    spread; the others keep what they computed, for memory that is left.
     """
     from torch.utils.checkpoint import checkpoint
 
-    for block in network.blocks():
-        block.forward = _checkpointed(block.forward, checkpoint)
+    for index, block in enumerate(network.blocks()):
+        if int((index + 1) * share) > int(index * share):
+            block.forward = _checkpointed(block.forward, checkpoint)
 
 
 def _checkpointed(forward: Callable[..., Any], checkpoint: Callable[..., Any]) -> Callable[..., Any]:

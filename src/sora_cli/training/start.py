@@ -56,7 +56,7 @@ def make_loop(plan: TrainPlan, plugins: Plugins, team: Team, stop: Stop) -> Trai
     set_attention(network, attention.function)
     engine = make_engine(plan, plugins, network, team)
     if config.model.gradient_checkpointing:
-        use_gradient_checkpointing(network)
+        use_gradient_checkpointing(network, config.model.checkpointing_share)
     if config.model.compile:
         compile_blocks(network)
     scheduler = plugins.load_target(plan.components.scheduler)(plan.scheduler_options)
