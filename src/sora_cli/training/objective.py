@@ -20,6 +20,9 @@ from sora_cli.video.latents import key_seed
 
 from .dataset import Batch
 
+#: Captions encoded together; a batch of pictures has hundreds, whose attention weights would take gigabytes.
+TEXTS_AT_ONCE = 64
+
 
 class Encoded(NamedTuple):
     """A batch as the network takes it: latents (B, C, T, h, w) float32, y (B, 1, L, D), mask (B, L), sizes (B,)."""
@@ -50,7 +53,9 @@ class Encoders:
         torch.manual_seed(seed)
         size = self.clips_at_once or len(batch.pixels)
         latents = [self.vae.encode(part.to(self.device, non_blocking=True)) for part in batch.pixels.split(size)]
-        y, mask = self.text.encode(batch.texts)
+        texts = batch.texts
+        parts = [self.text.encode(texts[i : i + TEXTS_AT_ONCE]) for i in range(0, len(texts), TEXTS_AT_ONCE)]
+        y, mask = (torch.cat(each) for each in zip(*parts, strict=True))
         sizes = {**batch.sizes(self.aspect_condition), "fps": batch.fps.float()}
         return Encoded(
             batch.number,
