@@ -243,5 +243,8 @@ def test_bad_files_are_replaced_by_others_of_their_bucket(table):
 def test_a_bucket_without_a_readable_clip_stops_the_run(table):
     for index in range(7):
         (table.root / f"{index}.mp4").unlink()
-    with pytest.raises(SoraError, match="clips of one bucket cannot be read"):
-        batches_of(table)
+    for workers in (0, 1):
+        with pytest.raises(SoraError, match="clips of one bucket cannot be read") as failed:
+            batches_of(table, workers=workers)
+        assert "Traceback" not in str(failed.value)
+        assert "the file is missing" in str(failed.value.hint)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -111,6 +111,21 @@ class Batch(NamedTuple):
         return {name: torch.full((count,), float(value)) for name, value in values.items()}
 
 
+class Failure(NamedTuple):
+    """An error of a worker process, as it can be sent to the process that it works for."""
+
+    message: str
+    hint: str | None
+
+
+def raising(items: Iterable[Any]) -> Iterator[Any]:
+    """The items of a loader; the first failure among them is raised as the SoraError that it was."""
+    for item in items:
+        if isinstance(item, Failure):
+            raise SoraError(item.message, hint=item.hint)
+        yield item
+
+
 class ClipDataset(Dataset[Batch]):
     """Makes the batch of a job."""
 
@@ -118,8 +133,14 @@ class ClipDataset(Dataset[Batch]):
         """root: folder of relative paths."""
         self.root, self.options = root, options
 
-    def __getitem__(self, job: Job) -> Batch:
-        """The batch. Raises SoraError when its bucket has no clips left that can be read."""
+    def __getitem__(self, job: Job) -> Batch | Failure:  # type: ignore[override]  # see `raising`
+        """The batch; a failure when its bucket has no clips left that can be read, or the reader is not installed."""
+        try:
+            return self._batch(job)
+        except SoraError as error:
+            return Failure(error.message, error.hint)
+
+    def _batch(self, job: Job) -> Batch:
         bad: list[BadFile] = []
         spare = iter(zip(job.spare_rows, job.spares, strict=True))
         rows, pixels, texts, rates = [], [], [], []
@@ -240,9 +261,12 @@ def load_batches(
     num_workers: int = 0,
     prefetch: int | None = None,
     pin_memory: bool = False,
-) -> DataLoader[Batch]:
-    """The batches of these micro-batches, in order. prefetch: batches ahead for each worker, 2 by default."""
-    return DataLoader(
+) -> Iterator[Batch]:
+    """The batches of these micro-batches, in order. prefetch: batches ahead for each worker, 2 by default.
+
+    Raises SoraError when the clips of a bucket cannot be read.
+    """
+    loader: DataLoader[Any] = DataLoader(
         ClipDataset(table.root, options),
         batch_size=None,
         sampler=Jobs(table, plan, numbers),
@@ -252,6 +276,7 @@ def load_batches(
         worker_init_fn=prepare_worker,
         multiprocessing_context=worker_context() if num_workers else None,
     )
+    return raising(loader)
 
 
 def prepare_worker(index: int) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from .dataset import Failure
     from .objective import Encoded
 
 INDEX, SETTINGS = "index.json", "settings.json"
@@ -166,10 +167,10 @@ class FeatureSource:
         """The batches of these micro-batches, in order."""
         from torch.utils.data import DataLoader
 
-        from .dataset import prepare_worker, worker_context
+        from .dataset import prepare_worker, raising, worker_context
 
         workers = min(self.workers, len(numbers))
-        return DataLoader(
+        loader: Iterable[Any] = DataLoader(
             _Stored(self.index, plan.order),  # type: ignore[arg-type]  # as a Dataset, without importing torch for it
             batch_size=None,
             sampler=numbers,
@@ -179,6 +180,7 @@ class FeatureSource:
             worker_init_fn=prepare_worker,
             multiprocessing_context=worker_context() if workers else None,
         )
+        return raising(loader)
 
 
 class _Stored:
@@ -190,9 +192,11 @@ class _Stored:
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, number: int) -> FeatureBatch:
+    def __getitem__(self, number: int) -> FeatureBatch | Failure:
         from safetensors import SafetensorError, safe_open
         from torch.nn import functional as F
+
+        from .dataset import Failure
 
         about = self.index.batches[int(self.order[number])]
         path, place = self.index.folder / about["file"], about["place"]
@@ -202,7 +206,7 @@ class _Stored:
                 names = [name for name in opened.keys() if name.startswith(start)]  # noqa: SIM118  # no dict
                 parts = {name.removeprefix(start): opened.get_tensor(name) for name in names}
         except (SafetensorError, OSError) as error:
-            raise SoraError(f"cannot read the features {path}: {error}") from error
+            return Failure(f"cannot read the features {path}: {error}", None)
         latents, y, mask = (parts.pop(name) for name in ("latents", "y", "mask"))
         y = F.pad(y, (0, 0, 0, mask.shape[1] - y.shape[2]))
         frames, height, width = about["size"]

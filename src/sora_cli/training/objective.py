@@ -91,9 +91,9 @@ class Objective:
             generator=_generator(*key, "times"),
         ).to(device)
         conditioning: dict[str, Any] = {**batch.sizes, "y": batch.y, "mask": batch.mask}
-        if self.text_drop > 0:
-            drawn = torch.rand(count, generator=_generator(*key, "text")) < self.text_drop
-            conditioning["drop_ids"] = drawn.long().to(device)
+        # Said in any case: a network in training that is not told draws for itself.
+        drawn = torch.rand(count, generator=_generator(*key, "text")) < self.text_drop
+        conditioning["drop_ids"] = drawn.long().to(device)
         torch.manual_seed(key_seed(*key, "network"))  # for what is random inside the network
         losses: Tensor = self.scheduler.loss(
             model, latents, noise=noise, t=t, frame_mask=self._frame_mask(count, frames, key, device), **conditioning
