@@ -37,12 +37,14 @@ def test_every_machine_gets_its_number():
         ["a", "b"],
         ["train", "--data", "my clips.csv"],
         port=5,
-        environ={"HF_HOME": "/h", "SECRET": "x"},
+        environ={"HF_HOME": "/h", "HF_TOKEN": "SECRET", "OTHER": "SECRET"},
         folder=Path("/w d"),
     )
     assert [command[-2] for command in commands] == ["a", "b"]
+    logged_in = host_commands(["me@a", "b"], ["train"], port=5, environ={}, folder=Path("/"))
+    assert "--rdzv-endpoint a:5" in logged_in[1][-1]
     for rank, command in enumerate(commands):
-        assert command[-1].startswith("cd '/w d' && exec env HF_HOME=/h ")
+        assert "cd '/w d' || exit 2; env HF_HOME=/h " in command[-1]
         assert f"--nnodes 2 --node-rank {rank} --rdzv-endpoint a:5" in command[-1]
         assert "'my clips.csv'" in command[-1]
         assert "SECRET" not in command[-1]

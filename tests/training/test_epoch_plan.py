@@ -86,6 +86,28 @@ def test_clips_of_one_size_go_on_with_other_ranks():
         rest.num_steps(2)
 
 
+def test_clips_of_one_size_that_fill_up_are_the_same_when_a_run_goes_on():
+    whole = FixedPlan(7, (16, 8, 8), 2, num_ranks=2, seed=0, epoch=0)
+    rest = FixedPlan(7, (16, 8, 8), 2, num_ranks=2, seed=0, epoch=0, start=2)
+    assert len(whole) == len(rest) == 4
+    for number in (2, 3):
+        assert whole.micro_batch(number).rows.tolist() == rest.micro_batch(number).rows.tolist()
+        assert whole.spares(number, 6).tolist() == rest.spares(number, 6).tolist()
+    every = FixedPlan(7, (16, 8, 8), 2, num_ranks=1, seed=0, epoch=0, shuffle=False, drop_last=False)
+    counted = [row for n in range(len(every)) for row in every.micro_batch(n).rows[~every.micro_batch(n).is_repeat]]
+    assert counted == list(range(7))
+
+
+def test_a_bucket_of_one_clip_has_spares_of_other_buckets():
+    frames, height, width = np.array([[200, 360, 640], *[[60, 640, 360]] * 6, *[[1, 360, 640]] * 9]).T
+    table = BucketTable({"360p": {102: [1.0, 1], 51: [1.0, 3], 1: [1.0, 2]}})
+    plan = EpochPlan(table, table.assign(frames, height, width, seed=0, epoch=0), seed=0, epoch=0)
+    of_size = {plan.micro_batch(number).size[0]: number for number in range(len(plan))}
+    assert plan.spares(of_size[102], 5).tolist() == [0], "nothing else is long enough"
+    assert set(plan.spares(of_size[51], 5)[-1:]) == {0}, "longer clips stand behind"
+    assert set(plan.spares(of_size[1], 5)) <= set(range(7, 16)), "pictures for pictures"
+
+
 def test_spares_are_other_rows_of_the_bucket():
     found = TABLE.assign(*(np.full(30, value) for value in (60, 360, 640)), seed=0, epoch=0)
     plan = EpochPlan(TABLE, found, seed=0, epoch=0)

@@ -26,7 +26,9 @@ def make_engine(network: nn.Module, options: EngineOptions, team: Team, shard: S
 
     Raises UsageError for a network that cannot be split over processes that share a clip.
     """
-    if team.mesh is not None and team.sequence_size > 1:
+    if team.mesh is None:  # one process
+        return Engine(network, options)
+    if team.sequence_size > 1:
         if shard is None:
             raise UsageError(
                 "this model cannot be split over processes that share a clip", hint="--sequence-parallel 1"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +19,8 @@ from sora_cli.errors import SoraError, UsageError
 PORT = 29500
 #: Beginnings of the variables that go with the command.
 FORWARDED = ("SORA_", "HF_", "CUDA_", "NCCL_", "GLOO_", "WANDB_", "TORCH_", "OMP_NUM_THREADS", "PATH", "PYTHONPATH")
+#: Parts of names of variables that are not sent.
+SECRETS = ("TOKEN", "KEY", "SECRET", "PASSWORD")
 POLL_SECONDS = 0.1
 
 
@@ -60,13 +61,23 @@ def host_commands(
     hosts: Sequence[str], arguments: Sequence[str], *, port: int, environ: Mapping[str, str], folder: Path
 ) -> list[list[str]]:
     """The ssh command of each machine: this command, in this folder, with its number and where the first one is."""
-    kept = {name: value for name, value in environ.items() if name.startswith(FORWARDED)}
+    # Secrets stay here: a command line can be seen by every user of a machine.
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name.startswith(FORWARDED) and not any(word in name for word in SECRETS)
+    }
+    meeting = f"{hosts[0].rpartition('@')[2]}:{port}"
     commands = []
     for rank, host in enumerate(hosts):
-        place = ("--nnodes", str(len(hosts)), "--node-rank", str(rank), "--rdzv-endpoint", f"{hosts[0]}:{port}")
+        place = ("--nnodes", str(len(hosts)), "--node-rank", str(rank), "--rdzv-endpoint", meeting)
         line = ["env", *(f"{name}={value}" for name, value in kept.items())]
         line += [sys.executable, "-m", "sora_cli", *arguments, *place]
-        remote = f"cd {shlex.quote(str(folder))} && exec {shlex.join(line)}"
+        # When this side goes or closes the pipe, the command there is told to stop: ssh passes no signals on.
+        watch = '( cat <&3; kill -TERM "$pid" ) >/dev/null 2>&1 & watcher=$!'
+        ending = 'wait "$pid"; code=$?; kill "$watcher" 2>/dev/null; exit "$code"'
+        start = f"{shlex.join(line)} <&- & pid=$!"
+        remote = f"exec 3<&0; cd {shlex.quote(str(folder))} || exit 2; {start}; {watch}; {ending}"
         commands.append(["ssh", "-o", "BatchMode=yes", host, remote])
     return commands
 
@@ -83,7 +94,7 @@ def run_on_hosts(hosts: Sequence[str], arguments: Sequence[str], *, port: int = 
         try:
             process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -143,6 +154,6 @@ def _wait(hosts: Sequence[str], processes: Sequence[subprocess.Popen[str]]) -> s
 
 def _end(processes: Sequence[subprocess.Popen[str]]) -> None:
     for process in processes:
-        if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
+        if process.poll() is None and process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.close()

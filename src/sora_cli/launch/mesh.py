@@ -67,6 +67,17 @@ class Team:
         dist.all_reduce(values)
         return values / dist.get_world_size()
 
+    def is_same(self, value: int) -> bool:
+        """Whether a number is the same on all processes; all of them must ask."""
+        if self.mesh is None:
+            return True
+        import torch
+        import torch.distributed as dist
+
+        ends = torch.tensor([value, -value], device=self.mesh.device_type)
+        dist.all_reduce(ends, op=dist.ReduceOp.MAX)
+        return int(ends[0]) == -int(ends[1])
+
     def agree(self, reason: str | None, reasons: Sequence[str] = STOP_REASONS) -> str | None:
         """The last of `reasons` that any process has; all processes must ask."""
         if self.mesh is None:

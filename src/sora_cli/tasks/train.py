@@ -17,6 +17,7 @@ from sora_cli.config.resolve_train import ResolvedTrain
 from sora_cli.config.settings import resolved_table
 from sora_cli.console import get_console
 from sora_cli.errors import SoraError
+from sora_cli.launch.hosts import without_option
 from sora_cli.launch.torchrun import follow_run, launch_line, machines
 from sora_cli.plugin.manager import get_plugins, load_attribute
 from sora_cli.training.source import ClipSource
@@ -110,9 +111,13 @@ def train_in_process(content: Mapping[str, Any]) -> None:
     from sora_cli.training.loop import Stop
     from sora_cli.training.table import mapped_table
 
-    stop = Stop()
+    stop = Stop(file=Path(content["stop_file"]))
     folder = Path(content["config"]["run"]["folder"])
-    with _stop_on_signals(stop), _after_others(folder) if os.environ["RANK"] == "0" else contextlib.nullcontext():
+    # However often it is told: all processes of a job may be signalled, and then once more by the one that leads them.
+    with (
+        _stop_on_signals(stop, is_patient=True),
+        _after_others(folder) if os.environ["RANK"] == "0" else contextlib.nullcontext(),
+    ):
         resolved = ResolvedTrain(TrainConfig.model_validate(content["config"]), content["origins"])
         table = None
         if about := content.get("table"):
@@ -136,25 +141,30 @@ def _train_in_processes(plan: TrainPlan, resolved: ResolvedTrain) -> str | None:
         name = node_cache(machines(resolved.config.hardware).node_rank)
         content["table"] = {"root": str(table.root), "fingerprint": table.fingerprint, "cache": name}
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stopped.append("terminated" if number == signal.SIGTERM else "interrupted")
-        raise KeyboardInterrupt
+    with tempfile.TemporaryDirectory(prefix="sora-") as place:
+        # A file instead of a signal to the launcher, which would give its processes half a minute to save their state.
+        stop_file = Path(place) / "stop"
 
-    try:
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if stopped:
+                raise KeyboardInterrupt
+            stopped.append("terminated" if number == signal.SIGTERM else "interrupted")
+            stop_file.write_text(stopped[0], encoding="utf-8")
+            get_console().note("stopping after this update; once more to stop at once")
+
         with _handling(on_signal):
-            follow_run(resolved, content, [])
-    except KeyboardInterrupt:
-        if not stopped:
-            raise
+            follow_run(resolved, {**content, "stop_file": str(stop_file)}, [])
     return stopped[0] if stopped else None
 
 
 @contextlib.contextmanager
-def _stop_on_signals(stop: Stop) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM stops after the running update, a second one at once."""
+def _stop_on_signals(stop: Stop, *, is_patient: bool = False) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM stops after the running update, a second one at once unless `is_patient`."""
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if stop.reason is not None:
+            if is_patient:
+                return
             raise KeyboardInterrupt
         stop.reason = "terminated" if number == signal.SIGTERM else "interrupted"
         get_console().note("stopping after this update; once more to stop at once")
@@ -279,7 +289,8 @@ def show_buckets(resolved: ResolvedTrain, *, epoch: int) -> None:
 def slurm_line(plan: TrainPlan) -> str:
     """How this run is started under SLURM, one task on each machine."""
     hardware = plan.config.hardware
-    given = [word for word in sys.argv[1:] if word not in ("-n", "--dry-run")]
+    given = without_option(sys.argv[1:], "--nnodes", "--node-rank", "--rdzv-endpoint")  # SLURM says them
+    given = [word for word in given if word not in ("-n", "--dry-run")]
     words = ["srun", f"--nodes={hardware.nnodes}", "--ntasks-per-node=1", f"--gpus-per-node={hardware.gpus}"]
     return shlex.join([*words, "sora", *given])
 

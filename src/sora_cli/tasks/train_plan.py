@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sora_cli.conditioning.frame_masks import MaskRatios
 from sora_cli.config.settings import leaves
 from sora_cli.errors import MissingError, SoraError, UsageError
+from sora_cli.launch.torchrun import machines
 from sora_cli.training.buckets import BucketTable
 from sora_cli.training.features import FeatureIndex, FeatureSource, is_features, read_index
 from sora_cli.training.source import ClipSource
@@ -73,7 +74,7 @@ class TrainPlan:
     @property
     def num_processes(self) -> int:
         """Over all machines."""
-        return self.config.hardware.gpus * self.config.hardware.nnodes
+        return self.config.hardware.gpus * machines(self.config.hardware).nnodes
 
     @property
     def num_ranks(self) -> int:
@@ -132,7 +133,7 @@ def plan_train(
         validation=_validation(config, source, (cache or folder / TABLE_CACHE).with_name(VALIDATION_CACHE)),
         masks=masks,
         text_drop=float(model_config.get("class_dropout_prob", 0.0)) if drop is None else drop,
-        identity=_identity(config, source, model_config),
+        identity=_identity(config, source, model_config, weights),
         notes=tuple(notes),
     )
 
@@ -184,6 +185,12 @@ def clip_source(config: TrainConfig, components: Components, cache: Path, table:
         if not isinstance(data.bucket_config, Mapping):
             raise UsageError("data.bucket_config must hold {resolution: {frames: [keep, batch size]}}")
         buckets = BucketTable(data.bucket_config, check)
+        unused = [name for name in ("num_frames", "batch_size") if getattr(data, name) is not None]
+        if unused:
+            raise UsageError(
+                f"data.{unused[0]} is for clips of one size, and there are buckets",
+                hint="give --size, --frames and --batch-size together, or change the buckets",
+            )
     elif data.size is not None and data.num_frames is not None and data.batch_size is not None:
         check(data.num_frames)
         asked = parse_size(data.size)
@@ -254,7 +261,10 @@ def _weights(
 
 
 def _identity(
-    config: TrainConfig, source: ClipSource | FeatureSource, model_config: Mapping[str, Any]
+    config: TrainConfig,
+    source: ClipSource | FeatureSource,
+    model_config: Mapping[str, Any],
+    weights: ComponentWeights,
 ) -> dict[str, Any]:
     sections = config.model_dump(mode="json")
     kept = {}
@@ -262,6 +272,8 @@ def _identity(
         section, _, name = key.partition(".")
         kept[key] = sections[section][name]
     kept["model.architecture"] = _digest(model_config)
+    if config.model.lora is not None and weights.model is not None:  # not in the checkpoints of an adapter
+        kept["model.weights"] = weights.model.fingerprint
     data = source.table if isinstance(source, ClipSource) else source.index
     kept["table"] = {"rows": len(data), "fingerprint": data.fingerprint}
     return kept

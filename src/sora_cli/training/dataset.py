@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -118,12 +118,24 @@ class Failure(NamedTuple):
     hint: str | None
 
 
-def raising(items: Iterable[Any]) -> Iterator[Any]:
-    """The items of a loader; the first failure among them is raised as the SoraError that it was."""
-    for item in items:
-        if isinstance(item, Failure):
-            raise SoraError(item.message, hint=item.hint)
-        yield item
+def raising(loader: DataLoader[Any]) -> Generator[Any, None, None]:
+    """The items of a loader; the first failure among them is raised as the SoraError that it was.
+
+    Its processes are gone when this ends or is closed.
+    """
+    items: Any = iter(loader)
+    try:
+        for item in items:
+            if isinstance(item, Failure):
+                raise SoraError(item.message, hint=item.hint)
+            yield item
+    finally:
+        workers = getattr(items, "_workers", [])
+        if workers:
+            items._shutdown_workers()
+        for worker in workers:
+            if worker.is_alive():
+                worker.kill()  # they leave SIGTERM alone
 
 
 class ClipDataset(Dataset[Batch]):
@@ -188,6 +200,7 @@ class ClipDataset(Dataset[Batch]):
                 path,
                 num_frames,
                 functools.partial(self._frame_numbers, row, num_frames),
+                least_frames=clip.num_frames or 1,
                 reader=options.reader,
             )
             pixels = for_video(read.frames, (target[0], target[1])).transpose(0, 1)
@@ -261,7 +274,7 @@ def load_batches(
     num_workers: int = 0,
     prefetch: int | None = None,
     pin_memory: bool = False,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The batches of these micro-batches, in order. prefetch: batches ahead for each worker, 2 by default.
 
     Raises SoraError when the clips of a bucket cannot be read.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -163,14 +163,14 @@ class FeatureSource:
 
     def load(
         self, plan: Any, numbers: Sequence[int], epoch: int, *, dtype: torch.dtype, pin_memory: bool
-    ) -> Iterable[Any]:
+    ) -> Generator[Any, None, None]:
         """The batches of these micro-batches, in order."""
         from torch.utils.data import DataLoader
 
         from .dataset import prepare_worker, raising, worker_context
 
         workers = min(self.workers, len(numbers))
-        loader: Iterable[Any] = DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             _Stored(self.index, plan.order),  # type: ignore[arg-type]  # as a Dataset, without importing torch for it
             batch_size=None,
             sampler=numbers,

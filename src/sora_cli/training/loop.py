@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from .learning_rate import learning_rate
 from .metrics import Metrics
 from .objective import Encoded, Objective
 from .profiling import Profiling, peak_tflops
+from .run_folder import remove_leftovers
 from .validation import Previews, Validation
 
 if TYPE_CHECKING:
@@ -63,9 +65,19 @@ class Position:
 
 @dataclass
 class Stop:
-    """Whether to stop after the running update, and why: "terminated" or "interrupted"."""
+    """Whether to stop after the running update, and why: "terminated" or "interrupted".
+
+    file: where the command that started this process asks for it, by writing the reason.
+    """
 
     reason: str | None = None
+    file: Path | None = None
+
+    def poll(self) -> str | None:
+        """The reason so far."""
+        if self.reason is None and self.file is not None and self.file.is_file():
+            self.reason = self.file.read_text(encoding="utf-8") or None
+        return self.reason
 
 
 @dataclass
@@ -113,6 +125,7 @@ class TrainingLoop:
         self._bad: Counter[str] = Counter()
         self._clips = 0
         self._bad_in_a_row = 0
+        self._agreed: str | None = None
         self._saved_step = self._looked_step = self.position.step
 
     # -- running -----------------------------------------------------------------------------------------------------
@@ -122,8 +135,15 @@ class TrainingLoop:
 
         Raises SoraError when the gradient stays infinite, too many clips cannot be read, or a checkpoint fails.
         """
+        try:
+            self._run()
+        finally:
+            self.checkpoints.wait()  # one that is being written is finished, whatever happened
+
+    def _run(self) -> None:
         run = self.config.run
         if self.is_main:
+            remove_leftovers(self.folder)
             self._metrics = Metrics(self.folder, self.position.step, tensorboard=run.tensorboard, wandb=run.wandb)
         if self._is_done():
             return
@@ -131,6 +151,7 @@ class TrainingLoop:
         plan = self._plan()
         self._check_not_empty(plan)
         total = run.steps or self._updates(plan) + self.position.step + self._updates_of_other_epochs(plan)
+        self._should_stop()
         with get_console().progress("training", total) as progress:
             progress.update(self.position.step)
             while not self._is_done():
@@ -141,11 +162,11 @@ class TrainingLoop:
                 if not self._is_done():
                     plan = self._plan()
                     self._check_not_empty(plan)
+                    self._should_stop()
         self._profiling.close()
         self._log(force=True)
         if self._saved_step != self.position.step:
             self.save()
-        self.checkpoints.wait()
         if self._metrics is not None:
             self._metrics.close()
 
@@ -166,11 +187,16 @@ class TrainingLoop:
             dtype=torch.bfloat16 if self.engine.options.dtype == torch.bfloat16 else torch.float32,
             pin_memory=self.config.data.pin_memory and device.type == "cuda",
         )
-        stream = iter(batches)
+        with contextlib.closing(batches) as stream:  # decoding processes end, however this does
+            self._updates_from(stream, updates, progress)
+
+    def _updates_from(self, stream: Iterator[Batch], updates: int, progress: Progress) -> None:
+        position, run = self.position, self.config.run
+        step = self.team.data_size * self.config.optimizer.accumulation
         for _ in range(updates):
             self._update(stream)
             self._profiling.step()
-            position.consumed += ranks * accumulation
+            position.consumed += step
             progress.update(position.step)
             self._log()
             self._look()
@@ -249,12 +275,13 @@ class TrainingLoop:
     def _is_done(self) -> bool:
         run, position = self.config.run, self.position
         has_steps = run.steps is not None and position.step >= run.steps
-        return self.stop.reason is not None or has_steps or position.epoch >= run.epochs
+        # Only what all ranks agreed on: a signal reaches each of them at another moment.
+        return self._agreed is not None or has_steps or position.epoch >= run.epochs
 
     def _should_stop(self) -> bool:
-        """Whether any rank was told to stop."""
-        self.stop.reason = self.team.agree(self.stop.reason)
-        return self.stop.reason is not None
+        """Whether any rank was told to stop. All ranks ask at the same places."""
+        self._agreed = self.stop.reason = self.team.agree(self.stop.poll())
+        return self._agreed is not None
 
     # -- saying ------------------------------------------------------------------------------------------------------
 
@@ -323,6 +350,10 @@ class TrainingLoop:
         if self._looked_step == step:
             return
         self._looked_step = step
+        has_loss = self.validation is not None and step % settings.every == 0
+        has_samples = self.previews is not None and step % settings.sample_every == 0
+        if has_loss or has_samples:
+            self._log(force=True)  # rows are in the order of their updates
         if self.validation is not None and step % settings.every == 0:
             losses = self.validation.run(self.engine.network)
             if self._metrics is not None:

@@ -77,7 +77,11 @@ def _wandb(folder: Path) -> Any:
         import wandb
     except ImportError as error:
         raise _missing("wandb") from error
-    return wandb.init(project="sora", name=folder.name, dir=str(folder), resume="allow", id=folder.name)
+    known = folder / "wandb-id"  # of its own: other runs may have folders of the same name
+    if not known.is_file():
+        known.write_text(wandb.util.generate_id(), encoding="utf-8")
+    identity = known.read_text(encoding="utf-8")
+    return wandb.init(project="sora", name=folder.name, dir=str(folder), resume="allow", id=identity)
 
 
 def _missing(package: str) -> MissingError:

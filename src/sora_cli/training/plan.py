@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+#: Clips of other buckets that stand by for a micro-batch.
+OTHERS = 8
+
+
 class MicroBatch(NamedTuple):
     """Rows trained together. size: (frames, height, width); is_repeat: True for rows that fill up, (n,)."""
 
@@ -90,9 +94,30 @@ class EpochPlan:
         return MicroBatch(self.table.size(bucket.pair, bucket.aspect), bucket.rows[places], is_repeat)
 
     def spares(self, number: int, count: int) -> NDArray[np.int64]:
-        """Up to `count` rows of the same bucket, drawn at random; not those of the micro-batch if there are others."""
-        bucket = self.buckets[self._of_batch[number % len(self)]]
-        return _spares(bucket.rows, self.micro_batch(number).rows, count, (self.seed, self.epoch, "spares", number))
+        """Rows that stand by: up to `count` of the same bucket, drawn at random, then some of others.
+
+        They are not those of the micro-batch if the bucket has others.
+        """
+        index = self._of_batch[number % len(self)]
+        bucket, key = self.buckets[index], (self.seed, self.epoch, "spares", number)
+        own = _spares(bucket.rows, self.micro_batch(number).rows, count, key)
+        # Behind them clips of other shapes and sizes that are long enough, for a bucket without a good one.
+        length = self.table.pairs[bucket.pair].num_frames
+        others = [
+            other.rows
+            for place, other in enumerate(self.buckets)
+            if place != index and self._can_replace(self.table.pairs[other.pair].num_frames, length)
+        ]
+        if not others:
+            return own
+        chosen = (hashed_uniforms(np.arange(OTHERS), (*key, "buckets")) * len(others)).astype(np.int64)
+        places = hashed_uniforms(np.arange(OTHERS), (*key, "rows"))
+        rows = [others[one][int(place * len(others[one]))] for one, place in zip(chosen, places, strict=True)]
+        return np.concatenate([own, np.array(list(dict.fromkeys(rows)), np.int64)])
+
+    @staticmethod
+    def _can_replace(other: int, length: int) -> bool:
+        return (other == 1) == (length == 1) and other >= length
 
     def batches(self, rank: int, num_ranks: int, start: int = 0) -> list[MicroBatch]:
         """What one rank trains from micro-batch `start` on."""
@@ -130,15 +155,16 @@ class FixedPlan:
         seed: int,
         epoch: int,
         shuffle: bool = True,
+        drop_last: bool = True,
         start: int = 0,
     ) -> None:
-        """size: (frames, height, width) of the clips."""
+        """size: (frames, height, width) of the clips. drop_last: otherwise rows are repeated to fill the last batch."""
         self.size, self.batch_size, self.seed, self.epoch = size, batch_size, seed, epoch
-        self.num_ranks, self.start = num_ranks, start
+        self.num_ranks, self.start, self.drop_last = num_ranks, start, drop_last
         rows = np.arange(num_rows)
         if shuffle:
             rows = rows[hashed_uniforms(rows, (seed, epoch, "order", "all rows")).argsort(kind="stable")]
-        self.rows = rows[start * batch_size :]
+        self.order, self.rows = rows, rows[start * batch_size :]
 
     def __len__(self) -> int:
         """Micro-batches over all ranks, with those before `start`."""
@@ -148,7 +174,8 @@ class FixedPlan:
         """Iterations from micro-batch `start` on."""
         if num_ranks != self.num_ranks:
             raise ValueError(f"a plan for {self.num_ranks} ranks cannot be used by {num_ranks}")
-        whole = -(-len(self.rows) // num_ranks) // self.batch_size
+        each = -(-len(self.rows) // num_ranks)
+        whole = each // self.batch_size if self.drop_last else -(-each // self.batch_size)
         return max(whole - (start - self.start) // num_ranks, 0)
 
     def micro_batch(self, number: int) -> MicroBatch:
@@ -156,11 +183,15 @@ class FixedPlan:
         step, rank = divmod(number - self.start, self.num_ranks)
         first = step * self.batch_size
         places = np.arange(first, first + self.batch_size) * self.num_ranks + rank
-        return MicroBatch(self.size, self.rows[places % len(self.rows)], places >= len(self.rows))
+        is_repeat = places >= len(self.rows)
+        # From the first row of the epoch, wherever this plan starts.
+        first_rows = self.order[(places - len(self.rows)) % len(self.order)]
+        inside = self.rows[np.minimum(places, len(self.rows) - 1)] if len(self.rows) else first_rows
+        return MicroBatch(self.size, np.where(is_repeat, first_rows, inside), is_repeat)
 
     def spares(self, number: int, count: int) -> NDArray[np.int64]:
         """As `EpochPlan.spares`, of all rows."""
-        return _spares(self.rows, self.micro_batch(number).rows, count, (self.seed, self.epoch, "spares", number))
+        return _spares(self.order, self.micro_batch(number).rows, count, (self.seed, self.epoch, "spares", number))
 
 
 def _spares(members: NDArray[np.int64], used: NDArray[np.int64], count: int, key: tuple[Any, ...]) -> NDArray[np.int64]:

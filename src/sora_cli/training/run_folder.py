@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,12 @@ def describe(file: Path) -> dict[str, Any]:
         while block := stream.read(BLOCK_BYTES):
             digest.update(block)
     return {"bytes": file.stat().st_size, "blake2b": digest.hexdigest()}
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes left that were killed while they wrote or removed a checkpoint."""
+    for path in (*folder.glob(f"{PREFIX}*.tmp"), *folder.glob(f"{PREFIX}*.old")):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def newest_checkpoint(path: Path) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,11 +53,12 @@ class ClipSource:
             epoch=epoch,
             start=start,
             shuffle=shuffle,
+            drop_last=drop_last,
         )
 
     def load(
         self, plan: Plan, numbers: Sequence[int], epoch: int, *, dtype: torch.dtype, pin_memory: bool
-    ) -> Iterable[Batch]:
+    ) -> Generator[Batch, None, None]:
         """The batches of these micro-batches. dtype: of the pixels."""
         from .dataset import ClipOptions, load_batches
 

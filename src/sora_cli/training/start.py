@@ -80,6 +80,11 @@ def make_loop(plan: TrainPlan, plugins: Plugins, team: Team, stop: Stop) -> Trai
         stop=stop,
     )
     _restore(loop, plan)
+    if not team.is_same(loop.position.step):
+        raise SoraError(
+            f"the processes found different checkpoints in {plan.folder}",
+            hint="the folder of a run must be on a disk that all machines share",
+        )
     network.train()
     return loop
 

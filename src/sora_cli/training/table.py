@@ -41,11 +41,12 @@ ROW, SOURCE = "__row", "__file"
 
 @dataclass(frozen=True)
 class ClipRow:
-    """One clip. path: as the table names it; scores: of the columns that are filled."""
+    """One clip. path: as the table names it; scores: of the columns that are filled; num_frames: where it is said."""
 
     path: str
     text: str
     scores: Scores
+    num_frames: int | None = None
 
 
 class ClipTable:
@@ -71,7 +72,12 @@ class ClipTable:
     def rows(self, numbers: NDArray[np.int64]) -> list[ClipRow]:
         """Rows by number."""
         return [
-            ClipRow(row["path"], row["text"], Scores(**{SCORE_COLUMNS[name]: row.get(name) for name in SCORE_COLUMNS}))
+            ClipRow(
+                row["path"],
+                row["text"],
+                Scores(**{SCORE_COLUMNS[name]: row.get(name) for name in SCORE_COLUMNS}),
+                row.get("num_frames"),
+            )
             for row in self.content[numbers.tolist()].iter_rows(named=True)
         ]
 
