@@ -14,9 +14,8 @@ from sora_cli.launch.torchrun import follow_run, launch_line
 from sora_cli.plugin.manager import get_plugins
 from sora_cli.training.features import INDEX, SETTINGS, features_path, write_index
 from sora_cli.training.source import ClipSource
-from sora_cli.training.table import mapped_table
 
-from .train_plan import TABLE_CACHE, TrainPlan, feature_settings, plan_train
+from .train_plan import TABLE_CACHE, TrainPlan, feature_settings, plan_of_process, plan_train, process_content
 
 if TYPE_CHECKING:
     from sora_cli.launch.mesh import Team
@@ -36,21 +35,13 @@ def run(resolved: ResolvedTrain, output: Path, *, bin_size: int = 64) -> None:
         get_console().note(note)
     settings = {**feature_settings(plan.config, plan.weights), "table": plan.identity["table"], "bin_size": bin_size}
     _keep_settings(output, settings)
-    content = {
-        "task": "extract",
-        "config": resolved.config.model_dump(mode="json"),
-        "origins": dict(resolved.origins),
-        "device": "cpu" if resolved.config.hardware.device == "cpu" else "cuda",
-        "output": str(output),
-        "bin_size": bin_size,
-        "table": {"root": str(plan.source.table.root), "fingerprint": plan.source.table.fingerprint},
-    }
     if launch_line(resolved, Path("run.json")) is None:
         from sora_cli.launch.mesh import Team
 
         _extract_share(plan, output, bin_size, Team())
     else:
-        follow_run(resolved, content, [])
+        content = process_content("extract", resolved, plan.source, output / TABLE_CACHE)
+        follow_run(resolved, {**content, "output": str(output), "bin_size": bin_size}, [])
     write_index(output, settings, _num_bins(plan, bin_size))
     (output / TABLE_CACHE).unlink(missing_ok=True)
     get_console().result(output, {"path": str(output), "clips": plan.num_rows})
@@ -58,14 +49,10 @@ def run(resolved: ResolvedTrain, output: Path, *, bin_size: int = 64) -> None:
 
 def extract_in_process(content: Mapping[str, Any]) -> None:
     """Extract as one of several processes. content: what `run` wrote for all of them."""
-    from sora_cli.config.train_schema import TrainConfig
     from sora_cli.launch.mesh import join_team
 
-    resolved = ResolvedTrain(TrainConfig.model_validate(content["config"]), content["origins"])
-    output, about = Path(content["output"]), content["table"]
-    table = mapped_table(output / TABLE_CACHE, Path(about["root"]), about["fingerprint"])
-    plan = plan_train(resolved, get_plugins(), table=table)
-    _extract_share(plan, output, content["bin_size"], join_team(content["device"], 1))
+    plan = plan_of_process(content, get_plugins())
+    _extract_share(plan, Path(content["output"]), content["bin_size"], join_team(content["device"], 1))
 
 
 def _keep_settings(output: Path, settings: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from sora_cli.errors import NotEnoughMemoryError, UsageError
 from sora_cli.launch.mesh import Team
 from sora_cli.plugin.protocols import SampleRequest, TextEmbedding
 from sora_cli.video.io import write_image, write_video
-from sora_cli.video.latents import KeptLatents, draw_noise, keep_latents, kept_path, key_seed, read_kept, to_frames
+from sora_cli.video.latents import KeptLatents, draw_noise, keep_latents, kept_path, read_kept, step_noise, to_frames
 
 from .components import Parts, is_out_of_memory
 from .output import report
@@ -296,13 +296,8 @@ def _request(plan: GeneratePlan, parts: Parts, texts: TextCache, clips: Sequence
         num_frames=plan.shape.num_frames,
         latent_frames=plan.latent_shape[1],
         fps=plan.conditioning_fps,
-        draw_noise=functools.partial(_fresh_noise, [clip.seed for clip in clips], plan.latent_shape, noise.device),
+        draw_noise=functools.partial(step_noise, [clip.seed for clip in clips], plan.latent_shape, noise.device),
     )
-
-
-def _fresh_noise(seeds: Sequence[int], shape: tuple[int, int, int, int], device: torch.device, step: int) -> Tensor:
-    """Gaussian noise of a step, (n, C, T, H, W): of each clip by its seed, like the noise it starts from."""
-    return torch.stack([draw_noise(key_seed(seed, "step", step), shape) for seed in seeds]).to(device)
 
 
 def _unconditional(

@@ -23,7 +23,7 @@ from sora_cli.plugin.manager import get_plugins, load_attribute
 from sora_cli.training.source import ClipSource
 
 from .run_memory import DTYPE_BYTES
-from .train_plan import TABLE_CACHE, TrainPlan, plan_train
+from .train_plan import TABLE_CACHE, TrainPlan, plan_of_process, plan_train, process_content
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -106,10 +106,8 @@ def train_share(plan: TrainPlan, team: Team, stop: Stop) -> None:
 
 def train_in_process(content: Mapping[str, Any]) -> None:
     """Train as one of several processes. content: what `_train_in_processes` wrote for all of them."""
-    from sora_cli.config.train_schema import TrainConfig
     from sora_cli.launch.mesh import join_team
     from sora_cli.training.loop import Stop
-    from sora_cli.training.table import mapped_table
 
     stop = Stop(file=Path(content["stop_file"]))
     folder = Path(content["config"]["run"]["folder"])
@@ -118,29 +116,16 @@ def train_in_process(content: Mapping[str, Any]) -> None:
         _stop_on_signals(stop, is_patient=True),
         _after_others(folder) if os.environ["RANK"] == "0" else contextlib.nullcontext(),
     ):
-        resolved = ResolvedTrain(TrainConfig.model_validate(content["config"]), content["origins"])
-        table = None
-        if about := content.get("table"):
-            table = mapped_table(folder / about["cache"], Path(about["root"]), about["fingerprint"])
-        plan = plan_train(resolved, get_plugins(), table=table)
+        plan = plan_of_process(content, get_plugins())
         train_share(plan, join_team(content["device"], content["sequence"]), stop)
 
 
 def _train_in_processes(plan: TrainPlan, resolved: ResolvedTrain) -> str | None:
     """Start the processes and wait for them; why they stopped early, if they did."""
     stopped: list[str] = []
-    content: dict[str, Any] = {
-        "task": "train",
-        "config": resolved.config.model_dump(mode="json"),
-        "origins": dict(resolved.origins),
-        "device": "cpu" if resolved.config.hardware.device == "cpu" else "cuda",
-        "sequence": resolved.config.hardware.sequence_parallel or 1,
-    }
-    if isinstance(plan.source, ClipSource):
-        table = plan.source.table
-        name = node_cache(machines(resolved.config.hardware).node_rank)
-        content["table"] = {"root": str(table.root), "fingerprint": table.fingerprint, "cache": name}
-
+    cache = plan.folder / node_cache(machines(resolved.config.hardware).node_rank)
+    content = process_content("train", resolved, plan.source, cache)
+    content["sequence"] = resolved.config.hardware.sequence_parallel or 1
     with tempfile.TemporaryDirectory(prefix="sora-") as place:
         # A file instead of a signal to the launcher, which would give its processes half a minute to save their state.
         stop_file = Path(place) / "stop"

@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sora_cli.conditioning.frame_masks import MaskRatios
+from sora_cli.config.resolve_train import ResolvedTrain
 from sora_cli.config.settings import leaves
+from sora_cli.config.train_schema import TrainConfig
 from sora_cli.errors import MissingError, SoraError, UsageError
 from sora_cli.launch.torchrun import machines
 from sora_cli.training.buckets import BucketTable
 from sora_cli.training.features import FeatureIndex, FeatureSource, is_features, read_index
 from sora_cli.training.source import ClipSource
-from sora_cli.training.table import ClipTable, open_table
+from sora_cli.training.table import ClipTable, mapped_table, open_table
 from sora_cli.video.shapes import check_frames, parse_size
 
 from .plan import PARTS, Components, ComponentWeights, find_components, load_options, locate_components, variant_of
 
 if TYPE_CHECKING:
-    from sora_cli.config.resolve_train import ResolvedTrain
-    from sora_cli.config.train_schema import TrainConfig
     from sora_cli.plugin.manager import Plugins
 
 TABLE_CACHE, VALIDATION_CACHE = "table.arrow", "validation.arrow"
@@ -169,6 +169,30 @@ def _check_features(index: FeatureIndex, config: TrainConfig, weights: Component
         made_with = index.settings[part][0]
         if made_with != name:
             raise UsageError(f"the features in {index.folder} are of {part} {made_with}, and the model has {name}")
+
+
+def process_content(
+    task: str, resolved: ResolvedTrain, source: ClipSource | FeatureSource, cache: Path
+) -> dict[str, Any]:
+    """What every process of a run on several needs to know, JSON-safe. cache: the mapped copy of the table."""
+    content: dict[str, Any] = {
+        "task": task,
+        "config": resolved.config.model_dump(mode="json"),
+        "origins": dict(resolved.origins),
+        "device": "cpu" if resolved.config.hardware.device == "cpu" else "cuda",
+    }
+    if isinstance(source, ClipSource):
+        table = source.table
+        content["table"] = {"root": str(table.root), "fingerprint": table.fingerprint, "cache": str(cache)}
+    return content
+
+
+def plan_of_process(content: Mapping[str, Any], plugins: Plugins) -> TrainPlan:
+    """The plan again, in a process that was given `process_content`."""
+    config = TrainConfig.model_validate(content["config"])
+    about = content.get("table")
+    table = mapped_table(Path(about["cache"]), Path(about["root"]), about["fingerprint"]) if about else None
+    return plan_train(ResolvedTrain(config, content["origins"]), plugins, table=table)
 
 
 def clip_source(config: TrainConfig, components: Components, cache: Path, table: ClipTable | None = None) -> ClipSource:

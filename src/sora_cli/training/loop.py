@@ -55,7 +55,10 @@ class Encoder(Protocol):
 
 @dataclass
 class Position:
-    """How far a run is. step: updates; consumed: micro-batches of this epoch over all ranks; bad: updates left out."""
+    """How far a run is. step: updates; consumed: micro-batches of this epoch, over all ranks.
+
+    skipped: updates that were left out.
+    """
 
     step: int = 0
     epoch: int = 0
@@ -350,11 +353,8 @@ class TrainingLoop:
         if self._looked_step == step:
             return
         self._looked_step = step
-        has_loss = self.validation is not None and step % settings.every == 0
-        has_samples = self.previews is not None and step % settings.sample_every == 0
-        if has_loss or has_samples:
-            self._log(force=True)  # rows are in the order of their updates
         if self.validation is not None and step % settings.every == 0:
+            self._log(force=True)  # rows are in the order of their updates
             losses = self.validation.run(self.engine.network)
             if self._metrics is not None:
                 self._metrics.write([{"step": step, **{f"validation_{name}": loss for name, loss in losses.items()}}])
@@ -387,7 +387,7 @@ class TrainingLoop:
         self.engine.load(files)
         self.engine.load_record(record["engine"])
         self.position = Position(**{name: record[name] for name in ("step", "epoch", "consumed", "skipped")})
-        self._saved_step = self.position.step
+        self._saved_step = self._looked_step = self.position.step
 
 
 def _summary(rows: list[dict[str, Any]]) -> str:

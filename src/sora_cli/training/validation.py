@@ -14,19 +14,17 @@ from torch import Tensor, nn
 
 from sora_cli.plugin.protocols import SampleRequest
 from sora_cli.video.io import write_image, write_video
-from sora_cli.video.latents import draw_noise, key_seed, to_frames
+from sora_cli.video.latents import draw_noise, key_seed, step_noise, to_frames
 
+from .clip_reader import IMAGE_FPS
 from .objective import Encoders, Objective
-from .plan import EpochPlan
+from .plan import EpochPlan, FixedPlan
 
 if TYPE_CHECKING:
     from sora_cli.launch.mesh import Team
 
     from .loop import Encoder
     from .source import ClipSource
-
-#: Frame rate told for single pictures.
-IMAGE_FPS = 120.0
 
 
 @contextlib.contextmanager
@@ -59,7 +57,7 @@ class Validation:
         plan = self.source.plan(0, num_ranks=self.team.data_size, shuffle=False, drop_last=False)
         steps = plan.num_steps(self.team.data_size)
         numbers = range(self.team.data_rank, steps * self.team.data_size, self.team.data_size)
-        sizes = self._sizes(plan, len(numbers))
+        sizes = _sizes(plan)
         sums = torch.zeros(len(sizes), 2, dtype=torch.float64, device=self.encoder.device)
         with evaluating(network):
             for batch in self.source.load(plan, numbers, 0, dtype=torch.float32, pin_memory=False):
@@ -92,11 +90,12 @@ class Validation:
         )
         return losses
 
-    def _sizes(self, plan: Any, count: int) -> list[tuple[int, int, int]]:
-        """All sizes in the plan, the same list on every rank."""
-        if isinstance(plan, EpochPlan):
-            return sorted({plan.table.size(bucket.pair, bucket.aspect) for bucket in plan.buckets})
-        return [plan.size]
+
+def _sizes(plan: EpochPlan | FixedPlan) -> list[tuple[int, int, int]]:
+    """All sizes in the plan, the same list on every rank."""
+    if isinstance(plan, EpochPlan):
+        return sorted({plan.table.size(bucket.pair, bucket.aspect) for bucket in plan.buckets})
+    return [plan.size]
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ class Previews:
                     frames,
                     self.latent_shape[1],
                     IMAGE_FPS if frames == 1 else self.fps,
-                    draw_noise=functools.partial(_fresh, seed, self.latent_shape, device),
+                    draw_noise=functools.partial(step_noise, [seed], self.latent_shape, device),
                 )
                 latents = self.scheduler.sample(_Plain(network), request, steps=self.steps, guidance=self.guidance)
                 if not writes:
@@ -163,7 +162,3 @@ class _Plain:
     def __call__(self, *inputs: Any, **conditioning: Any) -> Tensor:
         out: Tensor = self.network(*inputs, **conditioning)
         return out
-
-
-def _fresh(seed: int, shape: tuple[int, int, int, int], device: torch.device, step: int) -> Tensor:
-    return draw_noise(key_seed(seed, "step", step), shape)[None].to(device)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,11 @@ def draw_noise(seed: int, shape: tuple[int, int, int, int]) -> Tensor:
     """Gaussian noise (C, T, H, W), float32 on the CPU: the same for a seed on every device and in every batch."""
     generator = torch.Generator("cpu").manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float32)
+
+
+def step_noise(seeds: Sequence[int], shape: tuple[int, int, int, int], device: torch.device, step: int) -> Tensor:
+    """Fresh noise of a sampling step, (n, C, T, H, W): of each clip by its seed, like the noise it starts from."""
+    return torch.stack([draw_noise(key_seed(seed, "step", step), shape) for seed in seeds]).to(device)
 
 
 def kept_path(output: Path) -> Path:
