@@ -34,19 +34,21 @@ def test_there_and_back(folder):
     assert record == {"epoch": 2, "loss": 0.25}
     assert set(files) == {"model", "ema"}
     assert torch.equal(files["model"]["weight"], torch.ones(64, 64))
+    modes = {path.stat().st_mode for path in (folder / "step-12").iterdir()}
+    assert len(modes) == 1, "weights can be read by whoever can read the record"
 
 
 def test_what_is_written_is_the_state_at_the_call(folder, monkeypatch):
     """Also for tensors in main memory, which go on being changed while the thread writes."""
     import threading
 
-    may_write, write = threading.Event(), checkpoint.save_file
+    may_write, write = threading.Event(), checkpoint.save_tensors
 
     def wait_and_write(*arguments):
         assert may_write.wait(60)
         write(*arguments)
 
-    monkeypatch.setattr(checkpoint, "save_file", wait_and_write)
+    monkeypatch.setattr(checkpoint, "save_tensors", wait_and_write)
     saver, files = Checkpointer(folder), state(1)
     saver.save(1, files, {})
     files["model"]["weight"].fill_(7)
@@ -77,12 +79,12 @@ def test_a_full_disk_leaves_what_was_there(folder, monkeypatch):
     saver.save(1, state(1), {})
     saver.wait()
 
-    def full(tensors, path):
+    def full(path, tensors):
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", full)
+        patch.setattr(checkpoint, "save_tensors", full)
         saver.save(2, state(2), {})
         with pytest.raises(SoraError, match=r"could not be written .* No space left"):
             saver.wait()

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from sora_cli.errors import UsageError
-from sora_cli.launch.mesh import Team
+from sora_cli.launch.mesh import TIMEOUT, Team
 from sora_cli.training.ema import Ema
 from sora_cli.training.engine import AVERAGE, MODEL, OPTIMIZER, Engine, EngineOptions, LossScale, Shard, Update
 from sora_cli.training.optimizer import MasterOptimizer
@@ -71,8 +71,11 @@ class ShardedEngine(Engine):
     """Every process keeps a piece of each float32 weight, of its moments and of its average (FSDP2).
 
     Weights are put together, in the training format, block by block while they are used: zero3 forgets them after the
-    forward pass of a block, zero2 keeps them for the backward pass.
+    forward pass of a block, zero2 keeps them for the backward pass. For a checkpoint the first process receives the
+    pieces of the others while training goes on: one file of each kind, wherever the processes run, for any engine.
     """
+
+    has_pieces = True
 
     def __init__(self, network: nn.Module, options: EngineOptions, team: Team) -> None:
         from torch.distributed.device_mesh import init_device_mesh
@@ -105,6 +108,8 @@ class ShardedEngine(Engine):
             pieces, betas=options.betas, eps=options.eps, weight_decay=options.weight_decay
         )
         self.ema = Ema({**pieces, **self.buffers}, self.trainable, decay=options.ema_decay)
+        # Of its own, because a thread uses it beside the exchange of gradients.
+        self.writers = dist.new_group(backend="gloo", timeout=TIMEOUT)
 
     @contextlib.contextmanager
     def accumulating(self, is_last: bool) -> Iterator[None]:
@@ -122,21 +127,22 @@ class ShardedEngine(Engine):
         return super().update(learning_rate, max_norm)
 
     def files(self) -> dict[str, dict[str, Tensor]]:
-        """As the base class, put together from all processes; empty on all but the first."""
-        averages, moments = self.ema.average, self.optimizer.moments()
-        found = {
-            MODEL: {name: self._whole(name, _own(shard)) for name, shard in self.shards.items()},
-            AVERAGE: {name: self._whole(name, averages[name]) for name in self.shards},
-            # The count of updates is the same everywhere.
-            OPTIMIZER: {
-                key: value if key.startswith("step.") else self._whole(key.partition(".")[2], value)
-                for key, value in moments.items()
-            },
-        }
-        if dist.get_rank() != 0:
-            return {name: {} for name in found}
-        buffers = {name: averages[name] for name in self.buffers}
-        return {**found, MODEL: {**found[MODEL], **buffers}, AVERAGE: {**found[AVERAGE], **buffers}}
+        """As the base class, this process's pieces."""
+        weights = {name: _own(shard) for name, shard in self.shards.items()}
+        buffers = {name: self.ema.average[name] for name in self.buffers}
+        return {MODEL: {**weights, **buffers}, AVERAGE: self.ema.average, OPTIMIZER: self.optimizer.moments()}
+
+    def assemble(self, files: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Mapping[str, Tensor]]:
+        """As the base class; the other processes only send."""
+        found: dict[str, dict[str, Tensor]] = {}
+        for file, pieces in files.items():
+            found[file] = {}
+            for key, piece in pieces.items():
+                kind, _, name = key.partition(".") if file == OPTIMIZER else ("", "", key)
+                # Buffers and the count of updates are the same everywhere.
+                is_cut = name in self.shards and kind != "step"
+                found[file][key] = self._gather(piece, self.shards[name].shape) if is_cut else piece
+        return found
 
     def load(self, files: Mapping[str, Mapping[str, Tensor]]) -> None:
         """As the base class: every process takes its pieces."""
@@ -158,16 +164,19 @@ class ShardedEngine(Engine):
             saved = files[AVERAGE][name]
             tensor.copy_(self._piece(saved) if name in self.shards else saved)
 
-    def _whole(self, name: str, piece: Tensor) -> Tensor:
-        """A tensor like a parameter from the pieces of all processes, in main memory; empty on all but the first."""
-        from torch.distributed.tensor import DTensor
-
-        like = self.shards[name]
-        cut = DTensor.from_local(
-            piece, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
-        )
-        whole = cut.full_tensor()
-        return whole.detach().cpu() if dist.get_rank() == 0 else whole.new_empty(0)
+    def _gather(self, piece: Tensor, shape: torch.Size) -> Tensor:
+        """On the first process a whole tensor, from the rows that each process has, in main memory."""
+        if dist.get_rank() != 0:
+            if piece.numel():
+                dist.send(piece, 0, group=self.writers)
+            return piece
+        whole = torch.empty(shape, dtype=piece.dtype)
+        for rank, rows in enumerate(whole.chunk(dist.get_world_size())):
+            if rank == 0:
+                rows.copy_(piece)
+            else:
+                dist.recv(rows, rank, group=self.writers)
+        return whole
 
     def _piece(self, whole: Tensor) -> Tensor:
         """This process's rows, as FSDP2 cuts them."""

@@ -19,13 +19,14 @@ def export(source: Path, output: Path, *, raw: bool = False, dtype: str = "bf16"
     """Write the weights of a run or a checkpoint, and print what was written.
 
     output: a .safetensors file, or a folder that gets config.json and model.safetensors, or the files of peft for an
-    adapter. raw: the weights as the last
-    update left them instead of their average. dtype: fp32, bf16 or fp16 for weights; buffers stay as they are. Raises
-    UsageError for a source without a complete checkpoint, SoraError for a damaged one.
+    adapter. raw: the weights as the last update left them instead of their average. dtype: fp32, bf16 or fp16 for
+    weights; buffers stay as they are. Raises UsageError for a source without a complete checkpoint, SoraError for a
+    damaged one.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     from sora_cli.tasks.components import DTYPES
+    from sora_cli.weights.save import save_tensors
 
     checkpoint = newest_checkpoint(source)
     if checkpoint is None:
@@ -58,10 +59,10 @@ def export(source: Path, output: Path, *, raw: bool = False, dtype: str = "bf16"
     try:
         if is_file:
             temporary.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, temporary, metadata=metadata)
+            save_tensors(temporary, tensors, metadata)
         else:
             temporary.mkdir(parents=True)
-            save_file(tensors, temporary / weights, metadata=metadata)
+            save_tensors(temporary / weights, tensors, metadata)
             (temporary / config_name).write_text(config, encoding="utf-8")
         _replace(temporary, output)
     finally:

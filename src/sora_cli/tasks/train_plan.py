@@ -110,6 +110,8 @@ def plan_train(
         **components.model.variants[variant],
         **(weights.model.config() if weights.model is not None else {}),
     }
+    if config.hardware.sharding != "none" and config.hardware.gpus * machines(config.hardware).nnodes == 1:
+        notes.append(f"--sharding {config.hardware.sharding} changes nothing on one device")
     masks = None if config.objective.mask_ratios is None else _masks(config.objective.mask_ratios)
     source: ClipSource | FeatureSource
     if features is not None:

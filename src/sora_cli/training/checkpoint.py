@@ -10,16 +10,17 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from sora_cli.errors import SoraError
+from sora_cli.weights.save import save_tensors
 
 from .run_folder import MANIFEST, PREFIX, RECORD, SUFFIX, complete_checkpoints, describe, problems_of
 
@@ -29,11 +30,21 @@ Files = Mapping[str, Mapping[str, Tensor]]
 class Checkpointer:
     """Writes checkpoints into a folder. One is written at a time, by a thread of its own."""
 
-    def __init__(self, folder: Path, *, keep: int | None = None) -> None:
-        """keep: complete checkpoints that stay, newest first; None for all."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: int | None = None,
+        is_writer: bool = True,
+        assemble: Callable[[Files], Files] = lambda pieces: pieces,
+    ) -> None:
+        """keep: complete checkpoints that stay, newest first; None for all.
+
+        is_writer: False where another process writes what `assemble` puts together from the pieces of all of them.
+        """
         if keep is not None and keep < 1:
             raise ValueError(f"at least one checkpoint must stay, not {keep}")
-        self.folder, self.keep = folder, keep
+        self.folder, self.keep, self.is_writer, self._assemble = folder, keep, is_writer, assemble
         self._buffers: dict[tuple[str, str], Tensor] = {}
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
@@ -86,10 +97,13 @@ class Checkpointer:
         path = self.folder / f"{PREFIX}{step}"
         temporary = path.with_name(f"{path.name}.tmp")
         try:
+            files = self._assemble(files)  # first, because other processes wait for it
+            if not self.is_writer:
+                return
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             for name, tensors in files.items():
-                save_file(dict(tensors), temporary / f"{name}{SUFFIX}")
+                save_tensors(temporary / f"{name}{SUFFIX}", tensors)
             for name, text in texts.items():
                 (temporary / name).write_text(text + "\n", encoding="utf-8")
             manifest = {file.name: describe(file) for file in sorted(temporary.iterdir())}
@@ -103,7 +117,8 @@ class Checkpointer:
                     _remove(old)
         except Exception as error:
             self._error = error
-            shutil.rmtree(temporary, ignore_errors=True)
+            if self.is_writer:
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:

@@ -78,6 +78,9 @@ class LossScale:
 class Engine:
     """One device. model: what is called in training."""
 
+    #: Whether each process has pieces of the state, which `assemble` puts together.
+    has_pieces = False
+
     def __init__(
         self, network: nn.Module, options: EngineOptions, team: Team | None = None, shard: Shard | None = None
     ) -> None:
@@ -127,9 +130,9 @@ class Engine:
     # -- state -------------------------------------------------------------------------------------------------------
 
     def files(self) -> dict[str, dict[str, Tensor]]:
-        """All tensors to go on from, whole, in float32: weights, their averages, and the optimizer's moments.
+        """All tensors to go on from in float32: weights, their averages, and the optimizer's moments.
 
-        Every process calls it; what it returns on the first one counts.
+        Every process calls it; what it returns on the first one counts, unless the engine `has_pieces`.
         """
         masters = {name: master.detach() for name, master in self.optimizer.masters.items()}
         # Frozen weights and buffers are in the averages as they were given, before rounding.
@@ -139,8 +142,15 @@ class Engine:
             OPTIMIZER: self.optimizer.moments(),
         }
 
+    def assemble(self, files: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Mapping[str, Tensor]]:
+        """The whole tensors, on the first process, from what `files` gave to each, copied to main memory.
+
+        Every process of an engine that `has_pieces` calls it, from a thread beside the training.
+        """
+        return files
+
     def load(self, files: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Go on from `files`. Raises ValueError when they are of another network."""
+        """Go on from whole tensors. Raises ValueError when they are of another network."""
         if set(files[AVERAGE]) != set(self.ema.average):
             odd = sorted(set(files[AVERAGE]) ^ set(self.ema.average))
             raise ValueError(f"the checkpoint is of another network: {', '.join(odd[:5])}")

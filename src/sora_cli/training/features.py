@@ -79,7 +79,7 @@ def read_index(folder: Path) -> FeatureIndex:
 
 def write_bin(path: Path, batches: Iterable[tuple[Encoded, tuple[int, int, int], list[int]]]) -> None:
     """Write micro-batches, each with its size (frames, height, width) in pixels and its rows, as one file."""
-    from safetensors.torch import save_file
+    from sora_cli.weights.save import save_tensors
 
     tensors: dict[str, Tensor] = {}
     about = []
@@ -94,7 +94,7 @@ def write_bin(path: Path, batches: Iterable[tuple[Encoded, tuple[int, int, int],
         tensors.update({f"{place}.{name}": value.cpu().contiguous() for name, value in parts.items()})
         about.append({"size": list(size), "count": len(rows), "rows": rows})
     temporary = path.with_name(f"{path.name}.tmp")
-    save_file(tensors, temporary, metadata={BATCHES: json.dumps(about)})
+    save_tensors(temporary, tensors, {BATCHES: json.dumps(about)})
     temporary.replace(path)
 
 

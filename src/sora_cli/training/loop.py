@@ -120,7 +120,9 @@ class TrainingLoop:
     def __post_init__(self) -> None:
         run = self.config.run
         self.is_main = self.team.is_main
-        self.checkpoints = Checkpointer(self.folder, keep=run.keep)
+        self.checkpoints = Checkpointer(
+            self.folder, keep=run.keep, is_writer=self.is_main, assemble=self.engine.assemble
+        )
         self._num_weights = sum(parameter.numel() for parameter in self.engine.network.parameters())
         self._peak = peak_tflops(self.encoders.device)
         self._waiting: list[_Update] = []
@@ -370,7 +372,7 @@ class TrainingLoop:
         self._log(force=True)
         files = self.engine.files()
         self._saved_step = self.position.step
-        if not self.is_main:
+        if not self.is_main and not self.engine.has_pieces:
             return
         record = {
             **asdict(self.position),

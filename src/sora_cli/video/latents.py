@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from sora_cli.weights.save import save_tensors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,10 +75,7 @@ def keep_latents(path: Path, kept: KeptLatents) -> None:
     temporary = path.with_name(path.name + ".new")
     metadata = {"clips": json.dumps(kept.clips), "step": str(kept.step), "steps": str(kept.steps)}
     try:
-        try:
-            save_file({"latents": kept.latents.float().cpu().contiguous()}, temporary, metadata=metadata)
-        except SafetensorError as error:  # how the library reports a failed write
-            raise OSError(str(error)) from error
+        save_tensors(temporary, {"latents": kept.latents.float().cpu().contiguous()}, metadata)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
