@@ -12,6 +12,7 @@ import pluggy
 from .specs import (
     CheckSpec,
     DataToolSpec,
+    DiscriminatorSpec,
     MetricSpec,
     ModelSpec,
     ParallelismSpec,
@@ -69,6 +70,11 @@ def sora_captioners() -> list[DataToolSpec]:  # type: ignore[empty-body]
 @hookspec
 def sora_metrics() -> list[MetricSpec]:  # type: ignore[empty-body]
     """Quality measures for `sora eval`."""
+
+
+@hookspec
+def sora_discriminators() -> list[DiscriminatorSpec]:  # type: ignore[empty-body]
+    """Networks that video autoencoders are trained against."""
 
 
 @hookspec

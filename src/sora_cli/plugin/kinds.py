@@ -7,6 +7,7 @@ from typing import NamedTuple
 from .specs import (
     CheckSpec,
     DataToolSpec,
+    DiscriminatorSpec,
     MetricSpec,
     ModelSpec,
     ParallelismSpec,
@@ -36,6 +37,7 @@ KINDS = {
     "scorer": Kind("sora_scorers", DataToolSpec, "clip scorers"),
     "captioner": Kind("sora_captioners", DataToolSpec, "captioners"),
     "metric": Kind("sora_metrics", MetricSpec, "quality measures"),
+    "discriminator": Kind("sora_discriminators", DiscriminatorSpec, "discriminators"),
     "presets": Kind("sora_presets", PresetSource, "folders of presets"),
     "check": Kind("sora_checks", CheckSpec, "checks of `sora doctor`"),
 }

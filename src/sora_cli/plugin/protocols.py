@@ -52,6 +52,19 @@ class VideoAutoencoder(Protocol):
         ...
 
 
+class Metric(Protocol):
+    """Compares videos with their originals, and can do so piece by piece.
+
+    overlap: how many frames of the piece before have to come again in front of a piece (1 for measures of motion).
+    """
+
+    overlap: int
+
+    def __call__(self, reference: Tensor, video: Tensor) -> Tensor:
+        """Values (B, T - overlap) of videos (B, 3, T, H, W) in [0, 1]. Raises ValueError for too small ones."""
+        ...
+
+
 class DiffusionModel(Protocol):
     """The network. Called with x (B, C, T, H, W), timestep (B,), y (B, 1, L, D) and the conditioning by keyword.
 

@@ -212,11 +212,29 @@ class DataToolSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec(Spec):
-    """A quality measure for `sora eval`. higher_is_better gives the direction."""
+    """A quality measure of videos beside the originals, for `sora eval` and `sora vae eval`.
+
+    target: `load(weights: Mapping[str, LocatedWeights], device) -> Metric` (protocols).
+    """
 
     target: str
     unit: str
     higher_is_better: bool
+    weights: Mapping[str, Weights] = field(default_factory=dict)
+    """Part -> where the weights of the networks that it looks with come from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorSpec(Spec):
+    """A network that tells real videos from decoded ones, for `sora_discriminators()` and `sora vae train`.
+
+    target: `build(options, *, num_frames, height, width) -> torch.nn.Module`, initialized. options: "module:Class" of a
+    pydantic model with its options. takes: "frames" (N, 3, H, W) or "clips" (B, 3, T, H, W), in [-1, 1].
+    """
+
+    target: str
+    takes: str
+    options: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

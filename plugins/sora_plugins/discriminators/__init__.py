@@ -1,0 +1,1 @@
+"""Discriminators of videos: PatchGAN over frames and clips, StyleGAN over clips."""
