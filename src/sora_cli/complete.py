@@ -59,6 +59,16 @@ def text_encoders(incomplete: str) -> list[Value]:
     return _specs("text-encoder")
 
 
+def discriminators(incomplete: str) -> list[Value]:
+    """Discriminator names."""
+    return _specs("discriminator")
+
+
+def metrics(incomplete: str) -> list[Value]:
+    """Names of quality measures."""
+    return _specs("metric")
+
+
 def schedulers(incomplete: str) -> list[Value]:
     """Scheduler names."""
     return _specs("scheduler")
@@ -96,6 +106,11 @@ def presets(incomplete: str) -> list[Value]:
 def train_presets(incomplete: str) -> list[Value]:
     """Names for `sora train --preset`."""
     return _presets("train")
+
+
+def vae_presets(incomplete: str) -> list[Value]:
+    """Recipes for `sora vae train`."""
+    return _presets("vae")
 
 
 def all_presets(incomplete: str) -> list[Value]:

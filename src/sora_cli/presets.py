@@ -17,12 +17,15 @@ from .config.files import Document, read_yaml
 from .errors import SoraError, UsageError, did_you_mean, unknown_name
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from .config.layers import Problem
     from .plugin.specs import PresetSource
 
 KINDS: Mapping[str, str] = {
     "generate": "settings to pick with --preset",
     "train": "recipes for `sora train`",
+    "vae": "recipes for `sora vae train`",
     "models": "what a model is sampled with unless told otherwise",
     "launch": "how a model runs, by size, length, GPUs and memory",
     "tables": "names of sizes and lengths",
@@ -33,6 +36,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "generate": ("shape", "sampling", "conditioning", "model", "hardware"),
     "models": ("shape", "sampling", "conditioning", "model"),
     "train": ("data", "objective", "optimizer", "model", "run", "validation", "hardware"),
+    "vae": ("data", "vae", "loss", "discriminator", "optimizer", "run", "validation", "hardware"),
 }
 """Sections that presets of a kind may hold: a preset never brings prompts or output paths."""
 
@@ -212,13 +216,15 @@ def _check_sections(kind: str, document: Document) -> None:
     from .config.layers import Problem, document_layer, nest, raise_problems, settings_in
     from .config.schema import GenerateConfig
     from .config.train_schema import TrainConfig
+    from .config.vae_schema import VaeTrainConfig
 
-    config = TrainConfig if kind == "train" else GenerateConfig
+    configs: dict[str, type[BaseModel]] = {"train": TrainConfig, "vae": VaeTrainConfig}
+    config = configs.get(kind, GenerateConfig)
     every = settings_in(config)
     allowed = {key: setting for key, setting in every.items() if key.partition(".")[0] in SECTIONS[kind]}
     if kind == "models":
         allowed.pop("model.name")
-    if kind == "train":
+    if kind in ("train", "vae"):
         allowed.pop("data.tables")
         allowed.pop("validation.tables")
     problems: list[Problem] = []

@@ -35,6 +35,7 @@ class BuiltIn(NamedTuple):
 BUILT_IN = (
     BuiltIn("Create", "generate", "Make videos (or images) from text."),
     BuiltIn("Train", "train", "Train a model on a table of clips."),
+    BuiltIn("Train", "vae", "Encode, decode, reconstruct, measure and train video autoencoders."),
     BuiltIn("Setup", "presets", "List and show presets: sizes, lengths, sampling defaults, launch tables."),
     BuiltIn("Setup", "plugins", "List and show models, schedulers and everything else that plugins add."),
     BuiltIn("Setup", "pull", "Download the weights of a model, for use without network."),

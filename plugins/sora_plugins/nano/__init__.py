@@ -59,6 +59,10 @@ def sora_vaes() -> list[VAESpec]:
             temporal_stride=4,
             latent_frames=_latent_frames,
             covers_edges=True,
+            train="sora_plugins.nano.autoencoder:build",
+            piece_frames=4,
+            leading_frames=1,
+            is_sampled=False,
             weights=_weights("autoencoder.safetensors"),
         )
     ]

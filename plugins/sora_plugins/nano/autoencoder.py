@@ -8,12 +8,14 @@ detail. Norms are per position and time is causal, so a clip decoded in pieces e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from sora_cli.plugin.protocols import Reconstruction
 
 if TYPE_CHECKING:
     from sora_cli.weights.locate import LocatedWeights
@@ -121,6 +123,9 @@ class NanoAutoencoder(nn.Module):
     mean: Tensor
     basis: Tensor
     scale: Tensor
+    #: All that is trained decodes to pixels.
+    pixel_parts = ("decoder",)
+    has_frame_latents = False
 
     def __init__(self, channels: int = CHANNELS) -> None:
         super().__init__()
@@ -131,11 +136,13 @@ class NanoAutoencoder(nn.Module):
         self.decoder = Decoder(channels)
 
     @torch.no_grad()
-    def encode(self, pixels: Tensor) -> Tensor:
+    def encode(self, pixels: Tensor, *, continues: bool = False) -> Tensor:
         """Latents of a clip, float32. The right and bottom edges are repeated to whole blocks, the last frame to whole
-        groups of four."""
+        groups of four. continues: the frames follow 1 + 4 n others of a clip."""
         height, width = pixels.shape[3:]
-        pixels = torch.cat([pixels[:, :, :1].expand(-1, -1, STRIDE - 1, -1, -1), pixels], dim=2).float()
+        pixels = pixels.float()
+        if not continues:
+            pixels = torch.cat([pixels[:, :, :1].expand(-1, -1, STRIDE - 1, -1, -1), pixels], dim=2)
         pads = (0, -width % BLOCK, 0, -height % BLOCK, 0, -pixels.shape[2] % STRIDE)
         blocks = self.to_blocks(F.pad(pixels, pads, mode="replicate"))
         return ((blocks - self.mean.float()) @ self.basis.float().T / self.scale.float()).permute(0, 4, 1, 2, 3)
@@ -146,6 +153,10 @@ class NanoAutoencoder(nn.Module):
         batch, _, frames, height, width = pixels.shape
         grid = pixels.view(batch, 3, frames // STRIDE, STRIDE, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
         return grid.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """Latents before they were divided by their deviations."""
+        return latents * self.scale[:, None, None, None]
 
     def linear_decode(self, z: Tensor) -> Tensor:
         """The encoder's inverse: latents (B, T, C, h, w) -> pixels (B, 4 T, 3, 16 h, 16 w), float32."""
@@ -183,6 +194,35 @@ class NanoAutoencoder(nn.Module):
             if done == num_frames:
                 return
 
+    def forward(
+        self,
+        pixels: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        sample: bool = True,
+        decodes_pixels: bool = True,
+    ) -> Reconstruction:
+        """Encode and decode clips for training; see `protocols.TrainableAutoencoder`. Nothing is drawn."""
+        frames, height, width = pixels.shape[2:]
+        latents = self.encode(pixels)
+        if not decodes_pixels:
+            return Reconstruction(None, latents)
+        decoded = self.decode_piece(latents.transpose(1, 2), {})[:, STRIDE - 1 :].transpose(1, 2)
+        return Reconstruction(decoded[:, :, :frames, :height, :width], latents)
+
+    def last_layer(self) -> Tensor:
+        """The last convolution."""
+        return self.decoder.output.weight
+
+    def blocks(self) -> list[nn.Module]:
+        """The large parts: none is computed again by itself, because a block hands frames on to its next call."""
+        return []
+
+
+def build(config: Mapping[str, Any]) -> NanoAutoencoder:
+    """A network to train; its encoder, which is no network, comes with the weights it starts from."""
+    return NanoAutoencoder()
+
 
 def to_channels_last(decoder: Decoder) -> None:
     """Keep the convolutions' weights in the memory layout that CPUs and GPUs convolve fastest."""
@@ -193,11 +233,11 @@ def to_channels_last(decoder: Decoder) -> None:
 
 def load(weights: LocatedWeights, device: torch.device, dtype: torch.dtype) -> NanoAutoencoder:
     """The autoencoder from a folder with `autoencoder.safetensors`; the decoder in `dtype`, the encoder in float32."""
-    from safetensors.torch import load_file
+    from sora_cli.weights.load import read_tensors
 
     with torch.device("meta"):
         model = NanoAutoencoder()
-    model.load_state_dict(load_file(weights.folder / "autoencoder.safetensors"), strict=True, assign=True)
+    model.load_state_dict(read_tensors(weights.files), strict=True, assign=True)
     model.decoder.to(dtype)
     to_channels_last(model.decoder)
     return model.to(device).eval()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sora_cli.plugin.hooks import hookimpl
 from sora_cli.plugin.specs import VAESpec, Weights
 
-from .sizes import latent_frames
+from .sizes import MICRO_FRAME_SIZE, latent_frames
 
 
 @hookimpl
@@ -20,6 +20,10 @@ def sora_vaes() -> list[VAESpec]:
             spatial_stride=8,
             temporal_stride=4,
             latent_frames=latent_frames,
+            train="sora_plugins.opensora_vae.weights:build",
+            start="sora_plugins.opensora_vae.weights:start",
+            piece_frames=MICRO_FRAME_SIZE,
+            rank=10,
             weights=Weights(
                 repo="hpcai-tech/OpenSora-VAE-v1.2",
                 files=("config.json", "model.safetensors"),

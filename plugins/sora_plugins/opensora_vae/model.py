@@ -7,31 +7,17 @@ frame by frame is exact, and memory does not grow with the length of a clip.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from sora_cli.plugin.protocols import Reconstruction
 from sora_plugins.sd_vae.gaussian import DiagonalGaussian
 from sora_plugins.sd_vae.model import FrameAutoencoder, SpatialAutoencoder
 
 from .config import Constants, VideoAutoencoderConfig
 from .sizes import latent_frames
-from .temporal import TemporalAutoencoder
-
-
-class Reconstruction(NamedTuple):
-    """What training compares. All latents are raw, (z - shift) / scale is not applied.
-
-    pixels (B, 3, T, H, W); frame_latents: reconstructed latents of frames; latents: of the clip, sampled; posteriors:
-    one for each piece; encoded_frames: what `frame_latents` should be.
-    """
-
-    pixels: Tensor
-    frame_latents: Tensor
-    latents: Tensor
-    posteriors: tuple[DiagonalGaussian, ...]
-    encoded_frames: Tensor
+from .temporal import TemporalAutoencoder, TemporalResidualBlock
 
 
 class VideoAutoencoder(nn.Module):
@@ -39,6 +25,9 @@ class VideoAutoencoder(nn.Module):
 
     shift: Tensor
     scale: Tensor
+    #: What only decoding to pixels uses.
+    pixel_parts = ("spatial_vae.module.decoder", "spatial_vae.module.post_quant_conv")
+    has_frame_latents = True
 
     def __init__(self, config: VideoAutoencoderConfig | None = None) -> None:
         super().__init__()
@@ -67,20 +56,25 @@ class VideoAutoencoder(nn.Module):
         return (torch.cat(raw, dim=2).float() - self.shift.float()) / self.scale.float()
 
     def encode_raw(
-        self, pixels: Tensor, *, sample: bool = True, noise: tuple[Tensor, list[Tensor]] | None = None
+        self,
+        pixels: Tensor,
+        *,
+        sample: bool = True,
+        noise: tuple[Tensor, list[Tensor]] | None = None,
+        generator: torch.Generator | None = None,
     ) -> tuple[Tensor, tuple[DiagonalGaussian, ...], Tensor]:
         """Raw latents, the posterior of each piece, and the latents of the frames; for training.
 
-        noise: standard normals to use, for the frames (B * T, 4, h, w) and for each piece.
+        noise: standard normals to use, for the frames (B * T, 4, h, w) and for each piece, instead of drawing them.
         """
         spatial_noise, piece_noise = noise or (None, None)
-        frames = self.spatial_vae.encode(pixels, sample=sample, noise=spatial_noise)
+        frames = self.spatial_vae.encode(pixels, sample=sample, noise=spatial_noise, generator=generator)
         posteriors = tuple(
             self.temporal_vae.encode(piece) for piece in self._pieces(frames, self.config.micro_frame_size)
         )
         given: list[Tensor | None] = [None] * len(posteriors) if piece_noise is None else [*piece_noise]
         latents = [
-            posterior.sample(one) if sample else posterior.mode()
+            posterior.sample(one, generator=generator) if sample else posterior.mode()
             for posterior, one in zip(posteriors, given, strict=True)
         ]
         return torch.cat(latents, dim=2), posteriors, frames
@@ -117,13 +111,38 @@ class VideoAutoencoder(nn.Module):
             yield self.temporal_vae.decode(piece, frames)
             left -= frames
 
-    def forward(self, pixels: Tensor, *, noise: tuple[Tensor, list[Tensor]] | None = None) -> Reconstruction:
-        """Encode and decode a clip for training; sampled, with gradients, raw latents."""
-        latents, posteriors, encoded = self.encode_raw(pixels, noise=noise)
-        num_frames = pixels.shape[2]
-        frames = torch.cat(list(self.decode_temporal(latents, num_frames)), dim=2)
-        decoded = torch.cat(list(self.spatial_vae.decode_frames(frames)), dim=2)
-        return Reconstruction(decoded, frames, latents, posteriors, encoded)
+    def forward(
+        self,
+        pixels: Tensor,
+        *,
+        noise: tuple[Tensor, list[Tensor]] | None = None,
+        generator: torch.Generator | None = None,
+        sample: bool = True,
+        decodes_pixels: bool = True,
+    ) -> Reconstruction:
+        """Encode and decode a clip for training; see `protocols.TrainableAutoencoder`. noise: as in `encode_raw`."""
+        latents, posteriors, encoded = self.encode_raw(pixels, noise=noise, generator=generator, sample=sample)
+        frames = torch.cat(list(self.decode_temporal(latents, pixels.shape[2])), dim=2)
+        decoded = torch.cat(list(self.spatial_vae.decode_frames(frames)), dim=2) if decodes_pixels else None
+        return Reconstruction(decoded, latents, posteriors, frames, encoded)
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """Latents before shift and scale."""
+        return latents * self.scale.float() + self.shift.float()
+
+    def reconstruct_frames(self, pixels: Tensor, *, sample: bool = True) -> Tensor:
+        """Pixels (B, 3, T, H, W) through the spatial part alone."""
+        frames = self.spatial_vae.encode(pixels, sample=sample)
+        return torch.cat(list(self.spatial_vae.decode_frames(frames)), dim=2)
+
+    def last_layer(self) -> Tensor:
+        """The last layer of the temporal decoder."""
+        return self.temporal_vae.decoder.conv_out.conv.weight
+
+    def blocks(self) -> list[nn.Module]:
+        """The large parts."""
+        temporal = self.temporal_vae.modules()
+        return [*self.spatial_vae.blocks(), *(part for part in temporal if isinstance(part, TemporalResidualBlock))]
 
     # -- sizes ---------------------------------------------------------------------------------------------------
 

@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
+from sora_cli.plugin.specs import StartWeights
 from sora_plugins.sd_vae.weights import modern_names
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from sora_cli.weights.locate import LocatedWeights
 
     from .model import VideoAutoencoder
+
+
+#: A key of every spatial autoencoder by itself.
+SPATIAL_KEY = "encoder.conv_in.weight"
+
+
+def build(config: Mapping[str, Any]) -> VideoAutoencoder:
+    """A network to train. config: as a config.json; what it does not say is as released. Raises SoraError."""
+    from sora_cli.errors import SoraError
+
+    from .config import VideoAutoencoderConfig
+    from .model import VideoAutoencoder
+
+    try:
+        return VideoAutoencoder(VideoAutoencoderConfig.from_mapping(config))
+    except (TypeError, ValueError) as error:
+        raise SoraError(f"this configuration describes no video autoencoder: {error}") from error
+
+
+def start(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> StartWeights:
+    """Tensors of this autoencoder, or of a spatial one by itself, to which the temporal part is then new."""
+    tensors = modern_names(tensors)
+    if SPATIAL_KEY not in tensors:
+        return StartWeights(tensors)
+    spatial = {f"spatial_vae.module.{name}": tensor for name, tensor in tensors.items()}
+    return StartWeights(spatial, initial=("temporal_vae", "shift", "scale"))
 
 
 def load(weights: LocatedWeights, device: torch.device, dtype: torch.dtype) -> VideoAutoencoder:
@@ -19,23 +48,15 @@ def load(weights: LocatedWeights, device: torch.device, dtype: torch.dtype) -> V
 
     Raises SoraError for weights that do not fit. Built from the architecture alone: nothing else is downloaded.
     """
-    from sora_cli.errors import SoraError
     from sora_cli.weights.load import load_network
 
-    from .config import VideoAutoencoderConfig
-    from .model import VideoAutoencoder
-
-    try:
-        config = VideoAutoencoderConfig.from_mapping(weights.config())
-    except (TypeError, ValueError) as error:
-        raise SoraError(f"the config.json in {weights.folder} describes no video autoencoder: {error}") from error
+    values = weights.config()
     network = load_network(
-        lambda: VideoAutoencoder(config),
+        lambda: build(values),
         weights,
         what="the video autoencoder",
         device=device,
         dtype=dtype,
         map_keys=modern_names,
     )
-    assert isinstance(network, VideoAutoencoder)
-    return network
+    return cast("VideoAutoencoder", network)

@@ -21,6 +21,8 @@ def _spec(name: str, summary: str, weights: Weights) -> VAESpec:
         spatial_stride=8,
         temporal_stride=1,
         latent_frames=_every_frame,
+        train="sora_plugins.sd_vae.weights:build",
+        start="sora_plugins.sd_vae.weights:start",
         weights=weights,
         memory="sora_plugins.sd_vae.memory:decode_memory",
     )

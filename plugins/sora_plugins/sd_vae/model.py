@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sora_cli.plugin.protocols import Reconstruction
+
 from .config import SpatialConfig
 from .gaussian import DiagonalGaussian
 
@@ -210,6 +212,10 @@ class FrameAutoencoder(nn.Module):
     Frames do not influence each other, so how many go together changes nothing but rounding.
     """
 
+    #: What only decoding to pixels uses.
+    pixel_parts = ("module.decoder", "module.post_quant_conv")
+    has_frame_latents = False
+
     def __init__(self, module: SpatialAutoencoder, scaling_factor: float) -> None:
         super().__init__()
         self.module = module
@@ -229,14 +235,49 @@ class FrameAutoencoder(nn.Module):
         sample: draw from the posterior, as the diffusion models were trained, else take its mean. noise: the standard
         normal to use, frames flattened (B * T, C, h, w).
         """
-        batch, frames = len(pixels), pixels.transpose(1, 2).flatten(0, 1).to(self.dtype)
-        size = frames_at_once or at_once(*frames.shape[2:])
         rows = []
-        for start in range(0, len(frames), size):
-            posterior = DiagonalGaussian(self.module.moments(frames[start : start + size]))
-            given = None if noise is None else noise[start : start + size]
+        for start, posterior in self._posteriors(pixels, frames_at_once):
+            given = None if noise is None else noise[start : start + len(posterior.mean)]
             rows.append(posterior.sample(given, generator=generator) if sample else posterior.mean)
-        return (torch.cat(rows) * self.scaling_factor).unflatten(0, (batch, -1)).transpose(1, 2)
+        return self._as_clips(torch.cat(rows), len(pixels))
+
+    def _posteriors(self, pixels: Tensor, frames_at_once: int | None) -> Iterator[tuple[int, DiagonalGaussian]]:
+        """The number of the first frame, all clips in a row, and the posterior of some frames."""
+        frames = pixels.transpose(1, 2).flatten(0, 1).to(self.dtype)
+        size = frames_at_once or at_once(*frames.shape[2:])
+        for start in range(0, len(frames), size):
+            yield start, DiagonalGaussian(self.module.moments(frames[start : start + size]))
+
+    def _as_clips(self, rows: Tensor, batch: int) -> Tensor:
+        return (rows * self.scaling_factor).unflatten(0, (batch, -1)).transpose(1, 2)
+
+    def forward(
+        self,
+        pixels: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        sample: bool = True,
+        decodes_pixels: bool = True,
+    ) -> Reconstruction:
+        """Encode and decode clips for training; see `protocols.TrainableAutoencoder`."""
+        posteriors = tuple(posterior for _, posterior in self._posteriors(pixels, None))
+        rows = [posterior.sample(generator=generator) if sample else posterior.mode() for posterior in posteriors]
+        latents = self._as_clips(torch.cat(rows), len(pixels))
+        decoded = torch.cat(list(self.decode_frames(latents)), dim=2) if decodes_pixels else None
+        return Reconstruction(decoded, latents, posteriors)
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """Latents before scaling."""
+        return latents / self.scaling_factor
+
+    def last_layer(self) -> Tensor:
+        """The last convolution of the decoder."""
+        return self.module.decoder.conv_out.weight
+
+    def blocks(self) -> list[nn.Module]:
+        """The large parts."""
+        encoder, decoder = self.module.encoder, self.module.decoder
+        return [*encoder.down_blocks, encoder.mid_block, decoder.mid_block, *decoder.up_blocks]
 
     def decode_frames(self, latents: Tensor, frames_at_once: int | None = None) -> Iterator[Tensor]:
         """Pixels (B, 3, some frames, H, W) of scaled latents (B, C, T, h, w), piece by piece."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
+
+from sora_cli.plugin.specs import StartWeights
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD = re.compile(r"(.*\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)$")
 _ATTENTION_WEIGHT = re.compile(r".*\.attentions\.\d+\.(to_q|to_k|to_v|to_out\.0)\.weight$")
+#: In front of the names in files of training, whose network codes whole clips.
+TRAINED = "module."
 #: Scaling of latents where the configuration beside the weights does not name one.
 DEFAULT_SCALING = 0.18215
 
@@ -26,6 +30,7 @@ def modern_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under today's names; attention weights kept as 1 x 1 convolutions lose their two last axes."""
     renamed = {}
     for name, tensor in tensors.items():
+        name = name.removeprefix(TRAINED)
         match = _OLD.match(name)
         if match:
             name = f"{match[1]}.{RENAMED[match[2]]}.{match[3]}"
@@ -35,21 +40,36 @@ def modern_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def load(weights: LocatedWeights, device: torch.device, dtype: torch.dtype) -> FrameAutoencoder:
-    """A per-frame autoencoder from a released folder or file. Raises SoraError for weights that do not fit."""
-    from sora_cli.weights.load import load_network
+def build(config: Mapping[str, Any]) -> FrameAutoencoder:
+    """A network to train. config: as a config.json; what it does not say is as released. Raises SoraError."""
+    from sora_cli.errors import SoraError
 
     from .config import SpatialConfig
     from .model import FrameAutoencoder, SpatialAutoencoder
 
+    try:
+        spatial = SpatialAutoencoder(SpatialConfig.from_mapping(config))
+    except (TypeError, ValueError) as error:
+        raise SoraError(f"this configuration describes no spatial autoencoder: {error}") from error
+    return FrameAutoencoder(spatial, float(config.get("scaling_factor", DEFAULT_SCALING)))
+
+
+def start(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> StartWeights:
+    """Tensors of a released file or of a training run, for the network that `build` makes."""
+    return StartWeights({f"{TRAINED}{name}": tensor for name, tensor in modern_names(tensors).items()})
+
+
+def load(weights: LocatedWeights, device: torch.device, dtype: torch.dtype) -> FrameAutoencoder:
+    """A per-frame autoencoder from a released folder or file. Raises SoraError for weights that do not fit."""
+    from sora_cli.weights.load import load_network
+
     values = weights.config()
     network = load_network(
-        lambda: SpatialAutoencoder(SpatialConfig.from_mapping(values)),
+        lambda: build(values),
         weights,
         what="the spatial autoencoder",
         device=device,
         dtype=dtype,
-        map_keys=modern_names,
+        map_keys=lambda tensors: dict(start(tensors, values).tensors),
     )
-    assert isinstance(network, SpatialAutoencoder)
-    return FrameAutoencoder(network, float(values.get("scaling_factor", DEFAULT_SCALING))).eval()
+    return cast("FrameAutoencoder", network)

@@ -58,13 +58,17 @@ NAMED_PARTS = {
 
 @dataclass(frozen=True)
 class ResolvedTrain:
-    """A complete configuration. origins: dotted key -> where the value comes from; notes: what has no effect."""
+    """A complete configuration. origins: dotted key -> where the value comes from; notes: what has no effect.
 
-    config: TrainConfig
+    kind: what is trained, see `tasks.train_plan.RUN_KINDS`.
+    """
+
+    config: Any
     origins: Mapping[str, str]
     notes: tuple[str, ...] = ()
     launch: LaunchEntry | None = None
     """As in `resolve.Resolved`; training has no launch presets."""
+    kind: str = "train"
 
 
 def resolve_train(
@@ -88,7 +92,7 @@ def resolve_train(
     environ = os.environ if environ is None else environ
     problems: list[Problem] = []
     layers = [
-        _with_sets(flag_layer(flags, options, settings, problems, scheduler="objective"), sets, settings, problems),
+        with_sets(flag_layer(flags, options, settings, problems, scheduler="objective"), sets, settings, problems),
         *outer_layers(environ, cwd or Path.cwd(), settings, problems, config_file),
         *preset_layer("train", preset, settings, plugins),
     ]
@@ -116,7 +120,7 @@ def _of_model(model: ModelSpec, preset: str | None, plugins: Plugins) -> dict[st
     }
 
 
-def _with_sets(layer: Layer, sets: Sequence[str], settings: Mapping[str, Setting], problems: list[Problem]) -> Layer:
+def with_sets(layer: Layer, sets: Sequence[str], settings: Mapping[str, Setting], problems: list[Problem]) -> Layer:
     """The flags, with the settings of --set KEY=VALUE, which are YAML."""
     values = dict(layer.values)
     for text in sets:

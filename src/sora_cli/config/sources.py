@@ -11,6 +11,7 @@ from .files import project_file, read_yaml, user_file
 from .layers import Layer, Problem, Setting, document_layer, environment_layer, find_setting, mapping_layer, settings_in
 from .schema import GenerateConfig
 from .train_schema import TrainConfig
+from .vae_schema import VaeTrainConfig
 
 
 def outer_layers(
@@ -43,7 +44,11 @@ def outer_layers(
 
 def every_setting() -> dict[str, Setting]:
     """The settings of all commands."""
-    return {key: setting for config in (TrainConfig, GenerateConfig) for key, setting in settings_in(config).items()}
+    return {
+        key: setting
+        for config in (VaeTrainConfig, TrainConfig, GenerateConfig)
+        for key, setting in settings_in(config).items()
+    }
 
 
 def preset_layer(kind: str, name: str | None, settings: Mapping[str, Setting], plugins: PresetPlugins) -> list[Layer]:

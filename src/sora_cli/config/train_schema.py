@@ -57,7 +57,7 @@ def _lora(value: Any) -> Any:
 Lora = Annotated[LoraSettings | None, BeforeValidator(_lora)]
 
 
-class DataSection(Section):
+class ClipSection(Section):
     """What is trained on, and how clips are cut."""
 
     tables: tuple[str, ...] = Field((), description="tables of clips: files, folders, patterns; or extracted features")
@@ -73,16 +73,21 @@ class DataSection(Section):
     transform: Literal["resize_crop", "center"] = Field("resize_crop", description="how clips are fitted to a size")
     frame_interval: Positive = Field(1, description="frames of the file per frame of the clip")
     exact_stride: bool = Field(False, description="take frames exactly frame_interval apart")
+    reader: Literal["pyav", "decord"] = Field("pyav", description="what decodes videos")
+    workers: Annotated[int, Field(ge=0)] = Field(4, description="processes that decode, for each GPU")
+    prefetch: Positive | None = Field(None, description="batches that a worker decodes ahead; default 2")
+    pin_memory: bool = Field(False, description="batches wait in page-locked memory, which a GPU fetches faster")
+
+
+class DataSection(ClipSection):
+    """What is trained on, how clips are cut, and what the model is told of them."""
+
     fps_condition: Literal["effective", "source", "nearest"] = Field(
         "effective", description="rate the model is told: floor(fps / interval), the file's, or the nearest whole one"
     )
     aspect_condition: Literal["h_over_w", "w_over_h"] = Field("h_over_w", description="aspect ratio the model is told")
     score_captions: bool = Field(False, description="append the scores in columns aes, flow and cmotion to captions")
     score_drop: Share = Field(0.2, description="chance that a score is left out of a caption")
-    reader: Literal["pyav", "decord"] = Field("pyav", description="what decodes videos")
-    workers: Annotated[int, Field(ge=0)] = Field(4, description="processes that decode, for each GPU")
-    prefetch: Positive | None = Field(None, description="batches that a worker decodes ahead; default 2")
-    pin_memory: bool = Field(False, description="batches wait in page-locked memory, which a GPU fetches faster")
 
 
 class ObjectiveSection(Section):

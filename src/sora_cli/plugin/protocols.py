@@ -37,7 +37,12 @@ class TextEncoder(Protocol):
 
 
 class VideoAutoencoder(Protocol):
-    """Between pixels (B, 3, T, H, W) in [-1, 1] and latents (B, C, t, h, w), scaling included."""
+    """Between pixels (B, 3, T, H, W) in [-1, 1] and latents (B, C, t, h, w), scaling included.
+
+    For `sora vae` it may have `unscaled(latents)`, latents before scaling; `reconstruct_frames(pixels, *, sample)`, the
+    part that codes single frames by itself; and `set_memory_mode("plain" | "low" | "tiled")`, where "low" needs less
+    memory for the same result to rounding, and "tiled" the least for a result that is not exact.
+    """
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Latents of a clip or an image (T = 1)."""
@@ -49,6 +54,41 @@ class VideoAutoencoder(Protocol):
         frames_at_once: about how many frames are decoded together, None for the autoencoder's own choice. It changes
         speed and memory, and the result by no more than rounding.
         """
+        ...
+
+
+class Reconstruction(NamedTuple):
+    """What training an autoencoder compares. Latents are raw: no shift, no scale.
+
+    pixels (B, 3, T, H, W), None where they were not asked for; latents: of the clip; posteriors: distributions with
+    `kl() -> (rows,)`, one for each part that is coded alone. Autoencoders in two stages, first frames, then time, have
+    frame_latents, reconstructed latents of all frames, and encoded_frames, what those should be.
+    """
+
+    pixels: Tensor | None
+    latents: Tensor
+    posteriors: tuple[Any, ...] = ()
+    frame_latents: Tensor | None = None
+    encoded_frames: Tensor | None = None
+
+
+class TrainableAutoencoder(Protocol):
+    """A network that `VAESpec.train` builds; `blocks()`, its large parts, can be computed again to save memory.
+
+    pixel_parts: names of modules that only decoding to pixels uses. has_frame_latents: whether there are two stages.
+    """
+
+    pixel_parts: tuple[str, ...]
+    has_frame_latents: bool
+
+    def __call__(
+        self, pixels: Tensor, *, generator: Any = None, sample: bool = True, decodes_pixels: bool = True
+    ) -> Reconstruction:
+        """Encode and decode (B, 3, T, H, W) with gradients. generator: of what is drawn; sample=False takes means."""
+        ...
+
+    def last_layer(self) -> Tensor:
+        """The weight where the pulls of reconstruction and discriminator are compared."""
         ...
 
 

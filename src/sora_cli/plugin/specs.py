@@ -143,6 +143,20 @@ class VAESpec(Spec):
     """Whether latents cover sides that are no multiple of the stride (rounded up, the decoded picture cut at the right
     and bottom); otherwise the side is rounded down."""
     weights: Weights | None = None
+    train: str | None = None
+    """"module:attr" `build(config: Mapping) -> torch.nn.Module`, a protocols.TrainableAutoencoder with the state dict
+    that `target` reads, called on the meta device; config: as a config.json. None when it cannot be trained."""
+    start: str | None = None
+    """"module:attr" `(tensors, config) -> StartWeights`: what training can start from; None takes names as they are."""
+    piece_frames: int | None = 1
+    """Frames that are coded together, independently of all others, so that a clip of any length can be encoded piece by
+    piece; None when the latents depend on the whole clip."""
+    leading_frames: int = 0
+    """First frames of a clip that are coded in another way; `encode` then has `continues`, true for later pieces."""
+    is_sampled: bool = True
+    """Whether `encode` has `sample`: draw the latents from a posterior, or take its mean."""
+    rank: int = 0
+    """`--vae auto` takes the highest rank whose weights are on the machine."""
     memory: str | None = None
     """"module:attr" `(config, *, height, width, num_frames, frames_at_once, dtype_bytes) -> PartMemory` of decoding one
     clip, pure Python; config: the `config.json` beside the weights, {} without one."""
@@ -230,11 +244,13 @@ class DiscriminatorSpec(Spec):
 
     target: `build(options, *, num_frames, height, width) -> torch.nn.Module`, initialized. options: "module:Class" of a
     pydantic model with its options. takes: "frames" (N, 3, H, W) or "clips" (B, 3, T, H, W), in [-1, 1].
+    has_fixed_size: whether all clips must have the size and length that it was built for.
     """
 
     target: str
     takes: str
     options: str | None = None
+    has_fixed_size: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from sora_cli.errors import MissingError, UsageError
 from sora_cli.launch.machine import gpu_free_gib
 from sora_cli.plugin.manager import load_attribute
 from sora_cli.plugin.specs import (
+    DiscriminatorSpec,
     ModelSpec,
     ParallelismSpec,
     SchedulerSpec,
@@ -272,7 +273,7 @@ def variant_of(config: GenerateConfig | TrainConfig, model: ModelSpec) -> str:
     return config.model.variant or next(iter(model.variants))
 
 
-def load_options(spec: ModelSpec | SchedulerSpec, given: Mapping[str, Any]) -> Any:
+def load_options(spec: ModelSpec | SchedulerSpec | DiscriminatorSpec, given: Mapping[str, Any]) -> Any:
     """The options object of a component, from options that are already checked; None when it has no options class."""
     return None if spec.options is None else load_attribute(spec.options, what=spec.name)(**given)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sora_cli.config.resolve_train import ResolvedTrain
 from sora_cli.config.settings import resolved_table
+from sora_cli.config.train_schema import TrainConfig
 from sora_cli.console import get_console
 from sora_cli.errors import SoraError
 from sora_cli.launch.hosts import without_option
@@ -23,12 +24,13 @@ from sora_cli.plugin.manager import get_plugins, load_attribute
 from sora_cli.training.source import ClipSource
 
 from .run_memory import DTYPE_BYTES
-from .train_plan import TABLE_CACHE, TrainPlan, plan_of_process, plan_train, process_content
+from .train_plan import RUN_KINDS, TABLE_CACHE, RunPlan, plan_of_process, process_content
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from sora_cli.launch.mesh import Team
+    from sora_cli.plugin.manager import Plugins
     from sora_cli.training.loop import Stop
 
 LOCK, WORKER_LOCK = "lock", "worker-lock"
@@ -42,20 +44,20 @@ def run(resolved: ResolvedTrain, *, dry_run: bool = False) -> None:
     console, plugins = get_console(), get_plugins()
     if dry_run:
         with tempfile.TemporaryDirectory(prefix="sora-") as place:
-            show_dry_run(plan_train(resolved, plugins, cache=Path(place) / "table", need_weights=False), resolved)
+            show_dry_run(_plan(resolved, plugins, cache=Path(place) / "table", need_weights=False), resolved)
         return
     folder = resolved.config.run.folder
     assert folder is not None  # filled by the resolver
     node = machines(resolved.config.hardware).node_rank
     # One machine of several keeps others out, and each has a copy of the table of its own: they may share the folder.
     with _locked(folder) if node == 0 else contextlib.nullcontext():
-        plan = plan_train(resolved, plugins, cache=folder / node_cache(node))
+        plan = _plan(resolved, plugins, cache=folder / node_cache(node))
         for note in plan.notes:
             console.note(note)
-        console.note(f"model {plan.components.model.name}, {plan.num_rows} clips, run {plan.folder}")
+        console.note(f"{plan.name}, {plan.num_rows} clips, run {plan.folder}")
         if launch_line(resolved, Path("run.json")) is None:
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-            reason = _train_here(plan)
+            reason = _train_here(plan, resolved.kind)
         else:
             reason = _train_in_processes(plan, resolved)
     if reason == "interrupted":
@@ -65,30 +67,35 @@ def run(resolved: ResolvedTrain, *, dry_run: bool = False) -> None:
     console.result(plan.folder, {"run": str(plan.folder), "stopped": reason is not None, **progress_of(plan.folder)})
 
 
+def _plan(resolved: ResolvedTrain, plugins: Plugins, **options: Any) -> RunPlan:
+    kind = RUN_KINDS[resolved.kind]
+    plan: RunPlan = load_attribute(kind.plan, what=kind.command)(resolved, plugins, **options)
+    return plan
+
+
 def node_cache(node: int) -> str:
     """The name of a machine's mapped copy of the table."""
     return TABLE_CACHE if node == 0 else f"{node}-{TABLE_CACHE}"
 
 
-def _train_here(plan: TrainPlan) -> str | None:
+def _train_here(plan: RunPlan, kind: str) -> str | None:
     from sora_cli.launch.mesh import Team
     from sora_cli.training.loop import Stop
 
     stop = Stop()
     with _stop_on_signals(stop):
-        train_share(plan, Team(), stop)
+        train_share(plan, kind, Team(), stop)
     return stop.reason
 
 
-def train_share(plan: TrainPlan, team: Team, stop: Stop) -> None:
-    """Train on this process."""
+def train_share(plan: RunPlan, kind: str, team: Team, stop: Stop) -> None:
+    """Train on this process. kind: of RUN_KINDS."""
     import torch
 
     from sora_cli.tasks.components import is_out_of_memory, prepare_torch
-    from sora_cli.training.start import make_loop
 
     prepare_torch(plan.config.hardware)
-    loop = make_loop(plan, get_plugins(), team, stop)
+    loop = load_attribute(RUN_KINDS[kind].loop, what=kind)(plan, get_plugins(), team, stop)
     try:
         loop.run()
     except (RuntimeError, MemoryError) as error:
@@ -117,10 +124,10 @@ def train_in_process(content: Mapping[str, Any]) -> None:
         _after_others(folder) if os.environ["RANK"] == "0" else contextlib.nullcontext(),
     ):
         plan = plan_of_process(content, get_plugins())
-        train_share(plan, join_team(content["device"], content["sequence"]), stop)
+        train_share(plan, content["kind"], join_team(content["device"], content["sequence"]), stop)
 
 
-def _train_in_processes(plan: TrainPlan, resolved: ResolvedTrain) -> str | None:
+def _train_in_processes(plan: RunPlan, resolved: ResolvedTrain) -> str | None:
     """Start the processes and wait for them; why they stopped early, if they did."""
     stopped: list[str] = []
     cache = plan.folder / node_cache(machines(resolved.config.hardware).node_rank)
@@ -210,7 +217,7 @@ def progress_of(folder: Path) -> dict[str, Any]:
 # -- reports -------------------------------------------------------------------------------------------------------
 
 
-def bucket_report(plan: TrainPlan, epoch: int = 0) -> dict[str, Any]:
+def bucket_report(plan: RunPlan, epoch: int = 0) -> dict[str, Any]:
     """Where the clips of an epoch go: rows and batches by size, by shape, and what is left out and why."""
     source = plan.source
     made = source.plan(epoch, num_ranks=plan.num_ranks)
@@ -240,18 +247,16 @@ def bucket_report(plan: TrainPlan, epoch: int = 0) -> dict[str, Any]:
     return report
 
 
-def memory_report(plan: TrainPlan) -> dict[str, Any]:
+def memory_report(plan: RunPlan) -> dict[str, Any]:
     """What the state of training takes on each device, GiB; activations, which depend on the batches, come on top.
 
     Weights and gradients in the training format; master weights, two moments and the average in float32.
     """
-    model, config = plan.components.model, plan.config
-    if model.memory is None:
+    config, numbers = plan.config, plan.num_weights
+    if numbers is None:
         return {}
-    width = DTYPE_BYTES[config.model.dtype]
-    sizes = {"latent_shape": (plan.components.vae.latent_channels, 1, 8, 8), "rows": 1, "text_tokens": 1}
-    estimate = load_attribute(model.memory, what=model.name)(plan.model_config, **sizes, dtype_bytes=width)
-    numbers = estimate.weights / width
+    section = config.model if isinstance(config, TrainConfig) else config.vae
+    width = DTYPE_BYTES[section.dtype]
     parts = {"weights": width, "gradients": width, "masters": 4 if width < 4 else 0, "moments": 8, "average": 4}
     cut = {"none": (), "zero2": ("gradients", "masters", "moments", "average"), "zero3": tuple(parts)}
     ranks = plan.num_processes
@@ -259,7 +264,9 @@ def memory_report(plan: TrainPlan) -> dict[str, Any]:
         name: numbers * each / 2**30 / (ranks if name in cut[config.hardware.sharding] else 1)
         for name, each in parts.items()
     }
-    if config.model.lora is not None:  # what else there is belongs to adapters, and is small
+    if (
+        isinstance(config, TrainConfig) and config.model.lora is not None
+    ):  # what else there is belongs to adapters, and is small
         gib = {"weights": gib["weights"]}
     return {"all_gib": round(sum(gib.values()), 4), **{f"{name}_gib": round(value, 4) for name, value in gib.items()}}
 
@@ -267,11 +274,11 @@ def memory_report(plan: TrainPlan) -> dict[str, Any]:
 def show_buckets(resolved: ResolvedTrain, *, epoch: int) -> None:
     """Print the report on one epoch."""
     with tempfile.TemporaryDirectory(prefix="sora-") as folder:
-        plan = plan_train(resolved, get_plugins(), cache=Path(folder) / "table", need_weights=False)
+        plan = _plan(resolved, get_plugins(), cache=Path(folder) / "table", need_weights=False)
         get_console().record(bucket_report(plan, epoch), title=f"epoch {epoch}")
 
 
-def slurm_line(plan: TrainPlan) -> str:
+def slurm_line(plan: RunPlan) -> str:
     """How this run is started under SLURM, one task on each machine."""
     hardware = plan.config.hardware
     given = without_option(sys.argv[1:], "--nnodes", "--node-rank", "--rdzv-endpoint")  # SLURM says them
@@ -280,7 +287,7 @@ def slurm_line(plan: TrainPlan) -> str:
     return shlex.join([*words, "sora", *given])
 
 
-def show_dry_run(plan: TrainPlan, resolved: ResolvedTrain) -> None:
+def show_dry_run(plan: RunPlan, resolved: ResolvedTrain) -> None:
     """Print what a run would do: settings with origins, buckets, steps, memory, the launch line."""
     console = get_console()
     for note in plan.notes:

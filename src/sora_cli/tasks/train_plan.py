@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sora_cli.conditioning.frame_masks import MaskRatios
 from sora_cli.config.resolve_train import ResolvedTrain
 from sora_cli.config.settings import leaves
-from sora_cli.config.train_schema import TrainConfig
+from sora_cli.config.train_schema import ClipSection, TrainConfig, TrainHardwareSection
 from sora_cli.errors import MissingError, SoraError, UsageError
 from sora_cli.launch.torchrun import machines
+from sora_cli.plugin.manager import load_attribute
+from sora_cli.plugin.specs import ParallelismSpec
 from sora_cli.training.buckets import BucketTable
 from sora_cli.training.features import FeatureIndex, FeatureSource, is_features, read_index
 from sora_cli.training.source import ClipSource
@@ -25,8 +28,33 @@ from sora_cli.video.shapes import check_frames, parse_size
 from .plan import PARTS, Components, ComponentWeights, find_components, load_options, locate_components, variant_of
 
 if TYPE_CHECKING:
+    from sora_cli.config.vae_schema import VaeTrainConfig
     from sora_cli.plugin.manager import Plugins
 
+
+class RunKind(NamedTuple):
+    """A kind of training. config, plan, loop: "module:attr" of its settings, of what plans it and makes its loop."""
+
+    command: str
+    config: str
+    plan: str
+    loop: str
+
+
+RUN_KINDS = {
+    "train": RunKind(
+        "sora train",
+        "sora_cli.config.train_schema:TrainConfig",
+        "sora_cli.tasks.train_plan:plan_train",
+        "sora_cli.training.start:make_loop",
+    ),
+    "vae-train": RunKind(
+        "sora vae train",
+        "sora_cli.config.vae_schema:VaeTrainConfig",
+        "sora_cli.tasks.vae_train_plan:plan_vae_train",
+        "sora_cli.training.start_autoencoder:make_loop",
+    ),
+}
 TABLE_CACHE, VALIDATION_CACHE = "table.arrow", "validation.arrow"
 #: Settings that a run keeps for its whole life: other data, another network or other batches are another run.
 KEPT = (
@@ -47,24 +75,22 @@ KEPT = (
 )
 
 
-@dataclass(frozen=True)
-class TrainPlan:
-    """All of one run. folder: of the run; identity: what must be the same when it goes on."""
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """What every training run has. name: of what is trained; identity: what must be the same when it goes on.
 
-    config: TrainConfig
-    components: Components
-    weights: ComponentWeights
-    variant: str
-    model_config: Mapping[str, Any]
-    model_options: Any
-    scheduler_options: Any
+    num_weights: of the network, where its plugin says it; parallelism: None for one process.
+    """
+
+    name: str
+    config: TrainConfig | VaeTrainConfig
     folder: Path
     source: ClipSource | FeatureSource
     validation: ClipSource | None
-    masks: MaskRatios | None
-    text_drop: float
+    parallelism: ParallelismSpec | None
     identity: Mapping[str, Any]
     notes: tuple[str, ...]
+    num_weights: float | None
 
     @property
     def num_rows(self) -> int:
@@ -80,6 +106,21 @@ class TrainPlan:
     def num_ranks(self) -> int:
         """Processes, or groups of them that share a clip, that train different batches."""
         return self.num_processes // (self.config.hardware.sequence_parallel or 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPlan(RunPlan):
+    """All of one run of `sora train`."""
+
+    config: TrainConfig
+    components: Components
+    weights: ComponentWeights
+    variant: str
+    model_config: Mapping[str, Any]
+    model_options: Any
+    scheduler_options: Any
+    masks: MaskRatios | None
+    text_drop: float
 
 
 def plan_train(
@@ -110,19 +151,27 @@ def plan_train(
         **components.model.variants[variant],
         **(weights.model.config() if weights.model is not None else {}),
     }
-    if config.hardware.sharding != "none" and config.hardware.gpus * machines(config.hardware).nnodes == 1:
-        notes.append(f"--sharding {config.hardware.sharding} changes nothing on one device")
+    notes += sharding_notes(config.hardware)
     masks = None if config.objective.mask_ratios is None else _masks(config.objective.mask_ratios)
     source: ClipSource | FeatureSource
     if features is not None:
         _check_features(features, config, weights)
         source = FeatureSource(features, config.run.seed, config.data.workers, config.data.prefetch)
     else:
-        source = clip_source(config, components, cache or folder / TABLE_CACHE, table)
+        source = clip_source(
+            config.data,
+            config.run.seed,
+            cache or folder / TABLE_CACHE,
+            table,
+            check=functools.partial(check_frames, constraints=components.model.constraints),
+        )
         if source.table.num_skipped:
             notes.append(f"{source.table.num_skipped} bad rows of the table are left out")
     drop = config.objective.text_drop
     return TrainPlan(
+        name=components.model.name,
+        parallelism=components.parallelism,
+        num_weights=_num_weights(components, model_config),
         config=config,
         components=components,
         weights=weights,
@@ -179,6 +228,7 @@ def process_content(
     """What every process of a run on several needs to know, JSON-safe. cache: the mapped copy of the table."""
     content: dict[str, Any] = {
         "task": task,
+        "kind": resolved.kind,
         "config": resolved.config.model_dump(mode="json"),
         "origins": dict(resolved.origins),
         "device": "cpu" if resolved.config.hardware.device == "cpu" else "cuda",
@@ -189,22 +239,28 @@ def process_content(
     return content
 
 
-def plan_of_process(content: Mapping[str, Any], plugins: Plugins) -> TrainPlan:
+def plan_of_process(content: Mapping[str, Any], plugins: Plugins) -> Any:
     """The plan again, in a process that was given `process_content`."""
-    config = TrainConfig.model_validate(content["config"])
+    kind = RUN_KINDS[content["kind"]]
+    config = load_attribute(kind.config, what=kind.command).model_validate(content["config"])
     about = content.get("table")
     table = mapped_table(Path(about["cache"]), Path(about["root"]), about["fingerprint"]) if about else None
-    return plan_train(ResolvedTrain(config, content["origins"]), plugins, table=table)
+    plan = load_attribute(kind.plan, what=kind.command)
+    return plan(ResolvedTrain(config, content["origins"], kind=content["kind"]), plugins, table=table)
 
 
-def clip_source(config: TrainConfig, components: Components, cache: Path, table: ClipTable | None = None) -> ClipSource:
-    """The table, read and checked, with its buckets or its one size. Raises UsageError."""
-    data = config.data
+def clip_source(
+    data: ClipSection,
+    seed: int,
+    cache: Path,
+    table: ClipTable | None = None,
+    *,
+    check: Callable[[int], None] = lambda frames: None,
+    needs_text: bool = True,
+) -> ClipSource:
+    """The table, read and checked, with its buckets or its one size. check: of numbers of frames. Raises UsageError."""
     if not data.tables and table is None:
         raise UsageError("there is nothing to train on", hint="give a table of clips with --data")
-
-    def check(frames: int) -> None:
-        check_frames(frames, components.model.constraints)
 
     buckets, size = None, None
     if data.bucket_config is not None and data.size is None:
@@ -230,8 +286,30 @@ def clip_source(config: TrainConfig, components: Components, cache: Path, table:
         )
     if table is None:
         needs_sizes = buckets is not None
-        table = open_table(data.tables, cache=cache, root=data.root, needs_sizes=needs_sizes, bad_rows=data.bad_rows)
-    return ClipSource(table, data, config.run.seed, buckets, size)
+        table = open_table(
+            data.tables,
+            cache=cache,
+            root=data.root,
+            needs_sizes=needs_sizes,
+            needs_text=needs_text,
+            bad_rows=data.bad_rows,
+        )
+    return ClipSource(table, data, seed, buckets, size)
+
+
+def validation_source(tables: Sequence[str], source: ClipSource, cache: Path, *, needs_text: bool = True) -> ClipSource:
+    """Clips to look at between updates, cut as those of training."""
+    own = cache.with_name(f"{cache.name}.{os.getpid()}")  # every process reads it for itself
+    table = open_table(
+        tables,
+        cache=own,
+        root=source.data.root,
+        needs_sizes=source.buckets is not None,
+        needs_text=needs_text,
+        bad_rows=source.data.bad_rows,
+    )
+    own.unlink()  # it stays mapped
+    return ClipSource(table, source.data, source.seed, source.buckets, source.size)
 
 
 def _validation(config: TrainConfig, source: ClipSource | FeatureSource, cache: Path) -> ClipSource | None:
@@ -248,16 +326,7 @@ def _validation(config: TrainConfig, source: ClipSource | FeatureSource, cache: 
         return None
     if not has_loss:
         return None
-    own = cache.with_name(f"{cache.name}.{os.getpid()}")  # every process reads it for itself
-    table = open_table(
-        wanted.tables,
-        cache=own,
-        root=config.data.root,
-        needs_sizes=source.buckets is not None,
-        bad_rows=config.data.bad_rows,
-    )
-    own.unlink()  # it stays mapped
-    return ClipSource(table, config.data, config.run.seed, source.buckets, source.size)
+    return validation_source(wanted.tables, source, cache)
 
 
 def _masks(ratios: Any) -> MaskRatios:
@@ -292,24 +361,51 @@ def _identity(
     model_config: Mapping[str, Any],
     weights: ComponentWeights,
 ) -> dict[str, Any]:
-    sections = config.model_dump(mode="json")
-    kept = {}
-    for key in KEPT:
-        section, _, name = key.partition(".")
-        kept[key] = sections[section][name]
-    kept["model.architecture"] = _digest(model_config)
+    kept = kept_settings(config, KEPT, source, model_config)
     if config.model.lora is not None and weights.model is not None:  # not in the checkpoints of an adapter
         kept["model.weights"] = weights.model.fingerprint
+    return kept
+
+
+def kept_settings(
+    config: TrainConfig | VaeTrainConfig,
+    keys: Sequence[str],
+    source: ClipSource | FeatureSource,
+    network_config: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What must stay the same when a run goes on: these settings, the network's sizes, and the table."""
+    sections = config.model_dump(mode="json")
+    kept = {}
+    for key in keys:
+        section, _, name = key.partition(".")
+        kept[key] = sections[section][name]
+    kept["model.architecture"] = _digest(network_config)
     data = source.table if isinstance(source, ClipSource) else source.index
     kept["table"] = {"rows": len(data), "fingerprint": data.fingerprint}
     return kept
+
+
+def sharding_notes(hardware: TrainHardwareSection) -> list[str]:
+    """What to say of sharding that has no effect."""
+    if hardware.sharding == "none" or hardware.gpus * machines(hardware).nnodes > 1:
+        return []
+    return [f"--sharding {hardware.sharding} changes nothing on one device"]
+
+
+def _num_weights(components: Components, model_config: Mapping[str, Any]) -> float | None:
+    """Weights of the network, from its own estimate of memory."""
+    model = components.model
+    if model.memory is None:
+        return None
+    sizes = {"latent_shape": (components.vae.latent_channels, 1, 8, 8), "rows": 1, "text_tokens": 1}
+    return float(load_attribute(model.memory, what=model.name)(model_config, **sizes, dtype_bytes=1).weights)
 
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def check_same_run(plan: TrainPlan, record: Mapping[str, Any], where: Path) -> list[str]:
+def check_same_run(plan: RunPlan, record: Mapping[str, Any], where: Path) -> list[str]:
     """Notes on settings that changed since a checkpoint. Raises SoraError when it is of another run."""
     before, now = record["identity"], json.loads(json.dumps(plan.identity))
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]

@@ -6,6 +6,7 @@ Frames are numbered in display order. A reader opens a file and gives frames by 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -39,6 +40,14 @@ class Video(Protocol):
 
     def frames(self, numbers: Sequence[int]) -> Tensor:
         """Frames (n, 3, H, W) uint8 by number; numbers rise, and may repeat. Raises BadClipError."""
+        ...
+
+    def stream(self, numbers: Sequence[int]) -> Iterator[Tensor]:
+        """The same one by one, (3, H, W) uint8."""
+        ...
+
+    def seconds(self) -> list[float] | None:
+        """When each frame is shown, where the file says so."""
         ...
 
 
@@ -113,13 +122,13 @@ class _PyAvVideo:
     def __init__(self, container: Any) -> None:
         if not container.streams.video:
             raise BadClipError(BROKEN, "there is no video in it")
-        self.container, self.stream = container, container.streams.video[0]
-        if self.stream.codec_context is None:
+        self.container, self.stream_of_video = container, container.streams.video[0]
+        if self.stream_of_video.codec_context is None:
             raise BadClipError(BROKEN, "there is no decoder for it")
         # One thread: several files are decoded at a time by the loader's processes.
-        self.stream.codec_context.thread_count = 1
-        self.fps = float(self.stream.average_rate or UNKNOWN_FPS)
-        packets = [packet for packet in container.demux(self.stream) if packet.size and not packet.is_discard]
+        self.stream_of_video.codec_context.thread_count = 1
+        self.fps = float(self.stream_of_video.average_rate or UNKNOWN_FPS)
+        packets = [packet for packet in container.demux(self.stream_of_video) if packet.size and not packet.is_discard]
         self.num_frames = len(packets)
         times = [packet.pts for packet in packets]
         # Without display times frames can only be counted from the first.
@@ -128,30 +137,39 @@ class _PyAvVideo:
 
     def frames(self, numbers: Sequence[int]) -> Tensor:
         """As the protocol."""
-        wanted = sorted(set(numbers))
-        found: dict[int, Tensor] = {}
-        for number, frame in self._decoded(wanted[0]):
-            if number in wanted:
-                found[number] = _upright(frame)
-            if number >= wanted[-1]:
-                break
-        if len(found) < len(wanted):
-            raise BadClipError(BROKEN, f"{len(found)} of {len(wanted)} frames came out")
-        sizes = {tuple(frame.shape) for frame in found.values()}
-        if len(sizes) > 1:
-            raise BadClipError(BROKEN, "its frames have several sizes")
-        return torch.stack([found[number] for number in numbers])
+        return torch.stack(list(self.stream(numbers)))
+
+    def stream(self, numbers: Sequence[int]) -> Iterator[Tensor]:
+        """As the protocol."""
+        counts, size = Counter(numbers), None
+        for number, frame in self._decoded(numbers[0]):
+            if number not in counts:
+                continue
+            pixels = _upright(frame)
+            if size not in (None, pixels.shape):
+                raise BadClipError(BROKEN, "its frames have several sizes")
+            size = pixels.shape
+            for _ in range(counts.pop(number)):
+                yield pixels
+            if not counts:
+                return
+        raise BadClipError(BROKEN, f"{len(counts)} of {len(set(numbers))} frames did not come out")
+
+    def seconds(self) -> list[float] | None:
+        """As the protocol."""
+        unit = self.stream_of_video.time_base
+        return None if self.times is None or unit is None else [float(time * unit) for time in self.times]
 
     def _decoded(self, first: int) -> Iterator[tuple[int, Any]]:
         """(number, frame) from the key frame before `first` on."""
         if self.times is None:
             self.container.seek(0)
-            yield from enumerate(self.container.decode(self.stream))
+            yield from enumerate(self.container.decode(self.stream_of_video))
             return
         start = max((time for time in self.key_times if time <= self.times[first]), default=self.times[0])
-        self.container.seek(start, stream=self.stream, backward=True)
+        self.container.seek(start, stream=self.stream_of_video, backward=True)
         place = {time: number for number, time in enumerate(self.times)}
-        for frame in self.container.decode(self.stream):
+        for frame in self.container.decode(self.stream_of_video):
             if frame.pts in place:
                 yield place[frame.pts], frame
 
@@ -190,6 +208,15 @@ class _DecordVideo:
         """As the protocol."""
         pixels: np.ndarray[Any, Any] = self.video.get_batch(list(numbers)).asnumpy()
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+    def stream(self, numbers: Sequence[int]) -> Iterator[Tensor]:
+        """As the protocol."""
+        for number in numbers:
+            yield self.frames([number])[0]
+
+    def seconds(self) -> list[float] | None:
+        """As the protocol."""
+        return [float(start) for start, _ in self.video.get_frame_timestamp(range(self.num_frames))]
 
 
 READERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[Video]]] = {

@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,26 +18,60 @@ from sora_cli.console import Progress, get_console
 from sora_cli.errors import SoraError
 from sora_cli.video.latents import key_seed
 
+from .autoencoder import parts_tensor
 from .checkpoint import Checkpointer
 from .dataset import Batch
 from .engine import Engine, Update
 from .features import FeatureSource
 from .learning_rate import learning_rate
 from .metrics import Metrics
-from .objective import Encoded, Objective
 from .profiling import Profiling, peak_tflops
 from .run_folder import remove_leftovers
-from .validation import Previews, Validation
 
 if TYPE_CHECKING:
     from sora_cli.config.train_schema import TrainConfig
+    from sora_cli.config.vae_schema import VaeTrainConfig
     from sora_cli.launch.mesh import Team
 
+    from .adversary import Adversary
     from .source import ClipSource
 
 BAD_FILES = "bad_files.jsonl"
 #: Clips that are read before the share of bad ones can stop a run.
 FEWEST_CLIPS = 100
+
+
+class Encoded(Protocol):
+    """A batch as an objective takes it."""
+
+    @property
+    def num_positions(self) -> int:
+        """Latent positions of all clips."""
+        ...
+
+
+class Objective(Protocol):
+    """What is learned. One with several terms has `part_names` and `parts`, see `autoencoder`."""
+
+    def losses(self, model: Any, encoded: Any, epoch: int) -> Tensor:
+        """The loss of each clip, or of all of them."""
+        ...
+
+
+class Validation(Protocol):
+    """What is measured between updates."""
+
+    def run(self, network: Any) -> dict[str, float]:
+        """Numbers by name, the loss of all clips as "all"."""
+        ...
+
+
+class Previews(Protocol):
+    """What is made to be looked at between updates."""
+
+    def run(self, network: Any, step: int, *, writes: bool) -> list[Path]:
+        """Make it on every process, write it on one; the paths."""
+        ...
 
 
 class Encoder(Protocol):
@@ -96,13 +130,18 @@ class _Update:
     tokens: int
     epoch: int
     sizes: list[tuple[int, ...]]
+    parts: Tensor
 
 
 @dataclass
 class TrainingLoop:
-    """One run on this rank. documents: JSON files that go into every checkpoint; identity: what must not change."""
+    """One run on this rank. documents: JSON files that go into every checkpoint; identity: what must not change.
 
-    config: TrainConfig
+    adapter: settings of the adapters that are trained instead of the weights. adversary: what is trained against.
+    sample_every: updates between previews.
+    """
+
+    config: TrainConfig | VaeTrainConfig
     source: ClipSource | FeatureSource
     engine: Engine
     encoders: Encoder
@@ -114,6 +153,9 @@ class TrainingLoop:
     patch_volume: int = 1
     validation: Validation | None = None
     previews: Previews | None = None
+    sample_every: int = 0
+    adapter: Mapping[str, Any] | None = None
+    adversary: Adversary | None = None
     position: Position = field(default_factory=Position)
     stop: Stop = field(default_factory=Stop)
 
@@ -217,7 +259,11 @@ class TrainingLoop:
         start = time.perf_counter()
         waited, samples, tokens, loss = 0.0, 0, 0, torch.zeros((), device=self.encoders.device)
         sizes: list[tuple[int, ...]] = []
+        parts = parts_tensor(None, self.encoders.device)
+        if self.adversary is not None:
+            self.adversary.step = position.step
         for index in range(settings.accumulation):
+            is_last = index + 1 == settings.accumulation
             before = time.perf_counter()
             batch = next(stream)
             waited += time.perf_counter() - before
@@ -225,15 +271,21 @@ class TrainingLoop:
             encoded = self.encoders.encode(
                 batch, key_seed(self.config.run.seed, position.epoch, batch.number, "autoencoder")
             )
-            with self.engine.accumulating(index + 1 == settings.accumulation):
+            with self.engine.accumulating(is_last):
                 own = self.objective.losses(self.engine.model, encoded, position.epoch).mean()
                 self.engine.backward(own / settings.accumulation)
+            if self.adversary is not None:
+                self.adversary.learn(is_last=is_last, share=1 / settings.accumulation)
             loss += own.detach() / settings.accumulation
+            now = parts_tensor(self.objective, self.encoders.device)
+            parts = parts + now if index else now
             samples += len(batch.rows)
-            tokens += encoded.latents[:, 0].numel() // self.patch_volume
+            tokens += encoded.num_positions // self.patch_volume
             sizes.append(batch.size)
         rate = learning_rate(settings.learning_rate, position.step, settings.warmup_steps)
         result = self.engine.update(rate, settings.gradient_clip)
+        if self.adversary is not None:
+            self.adversary.update(rate, settings.gradient_clip)
         if result.is_applied:
             position.step += 1
             self._bad_in_a_row = 0
@@ -241,7 +293,8 @@ class TrainingLoop:
             self._left_out(result, sizes)
         seconds = time.perf_counter() - start
         if result.is_applied:
-            self._waiting.append(_Update(loss, rate, result, seconds, waited, samples, tokens, position.epoch, sizes))
+            counts = (samples, tokens, position.epoch)
+            self._waiting.append(_Update(loss, rate, result, seconds, waited, *counts, sizes, parts))
 
     def _left_out(self, result: Update, sizes: list[tuple[int, ...]]) -> None:
         """Count an update whose gradient is not finite; SoraError after several in a row."""
@@ -297,12 +350,13 @@ class TrainingLoop:
             return
         self._waiting = []
         losses = self.team.mean(torch.stack([update.loss for update in waiting])).tolist()
+        parts = self.team.mean(torch.stack([update.parts for update in waiting])).tolist()
         if self._metrics is None:
             return
-        last = self.position.step
+        last, names = self.position.step, getattr(self.objective, "part_names", ())
         rows = [
-            self._row(last - len(waiting) + index + 1, loss, update)
-            for index, (loss, update) in enumerate(zip(losses, waiting, strict=True))
+            {**self._row(last - len(waiting) + index + 1, loss, update), **_applying(names, terms)}
+            for index, (loss, terms, update) in enumerate(zip(losses, parts, waiting, strict=True))
         ]
         self._metrics.write(rows)
         get_console().note(_summary(rows))
@@ -361,7 +415,7 @@ class TrainingLoop:
             if self._metrics is not None:
                 self._metrics.write([{"step": step, **{f"validation_{name}": loss for name, loss in losses.items()}}])
                 get_console().note(f"update {step}: validation loss {losses['all']:.4f}")
-        if self.previews is not None and step % settings.sample_every == 0:
+        if self.previews is not None and step % self.sample_every == 0:
             for path in self.previews.run(self.engine.network, step, writes=self.is_main):
                 get_console().note(f"sample {path}")
 
@@ -370,7 +424,9 @@ class TrainingLoop:
     def save(self) -> None:
         """Start writing a checkpoint of the state as it is."""
         self._log(force=True)
-        files = self.engine.files()
+        files: dict[str, dict[str, Tensor]] = self.engine.files()
+        if self.adversary is not None:
+            files |= self.adversary.files()
         self._saved_step = self.position.step
         if not self.is_main and not self.engine.has_pieces:
             return
@@ -378,7 +434,8 @@ class TrainingLoop:
             **asdict(self.position),
             "identity": dict(self.identity),
             "engine": self.engine.record(),
-            "lora": None if self.config.model.lora is None else self.config.model.lora.model_dump(mode="json"),
+            "lora": self.adapter,
+            **({} if self.adversary is None else {"adversary": self.adversary.record()}),
             "buffers": [name for name, _ in self.engine.network.named_buffers()],
             "config": self.config.model_dump(mode="json"),
         }
@@ -388,8 +445,16 @@ class TrainingLoop:
         """Go on from a checkpoint."""
         self.engine.load(files)
         self.engine.load_record(record["engine"])
+        if self.adversary is not None:
+            self.adversary.load(files)
+            self.adversary.load_record(record["adversary"])
         self.position = Position(**{name: record[name] for name in ("step", "epoch", "consumed", "skipped")})
         self._saved_step = self._looked_step = self.position.step
+
+
+def _applying(names: Sequence[str], terms: Sequence[Sequence[float]]) -> dict[str, float]:
+    """The mean of each term over the batches that it applied to; terms that applied to none are left out."""
+    return {name: total / count for name, (total, count) in zip(names, terms, strict=True) if count > 0}
 
 
 def _summary(rows: list[dict[str, Any]]) -> str:

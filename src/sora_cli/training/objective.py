@@ -33,6 +33,11 @@ class Encoded(NamedTuple):
     mask: Tensor
     sizes: dict[str, Tensor]
 
+    @property
+    def num_positions(self) -> int:
+        """Latent positions of all clips."""
+        return self.latents[:, 0].numel()
+
 
 @dataclass(frozen=True)
 class Encoders:

@@ -12,7 +12,7 @@ from .plan import EpochPlan, FixedPlan
 if TYPE_CHECKING:
     import torch
 
-    from sora_cli.config.train_schema import DataSection
+    from sora_cli.config.train_schema import ClipSection
 
     from .dataset import Batch
     from .table import ClipTable
@@ -25,7 +25,7 @@ class ClipSource:
     """Batches of a table. buckets: None where all clips get one size, (frames, height, width)."""
 
     table: ClipTable
-    data: DataSection
+    data: ClipSection
     seed: int
     buckets: BucketTable | None
     size: tuple[int, int, int] | None = None
@@ -69,6 +69,7 @@ class ClipSource:
                 *("transform", "frame_interval", "exact_stride", "fps_condition", "aspect_condition"),
                 *("score_captions", "score_drop", "reader"),
             )
+            if hasattr(data, name)  # autoencoders are told nothing of a clip
         }
         options = ClipOptions(seed=self.seed, epoch=epoch, dtype=dtype, **shared)
         workers = min(data.workers, len(numbers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,13 @@ from sora_cli.plugin.manager import load_attribute
 from sora_cli.tasks.components import DTYPES, TEXT_DTYPES, choose_device, choose_vae_dtype
 from sora_cli.tasks.plan import DEFAULT_FPS, text_dtype_of
 from sora_cli.tasks.run_memory import latent_size
-from sora_cli.tasks.train_plan import TrainPlan, check_same_run
+from sora_cli.tasks.train_plan import RunPlan, TrainPlan, check_same_run
 from sora_cli.video.latents import key_seed
 from sora_cli.video.shapes import ClipShape, closest_aspect, file_size, parse_size, table_size
 from sora_cli.weights.load import load_network
 
 from .checkpoint import read_checkpoint
-from .engine import Engine, EngineOptions, compile_blocks, use_gradient_checkpointing
+from .engine import Engine, EngineOptions, Shard, compile_blocks, use_gradient_checkpointing
 from .features import FeatureSource, NoEncoders
 from .loop import Position, Stop, TrainingLoop
 from .lora import use_lora
@@ -35,7 +36,9 @@ from .source import ClipSource
 from .validation import Previews, Validation
 
 if TYPE_CHECKING:
+    from sora_cli.config.train_schema import OptimizerSection
     from sora_cli.plugin.manager import Plugins
+    from sora_cli.plugin.specs import ParallelismSpec
 
 
 def make_loop(plan: TrainPlan, plugins: Plugins, team: Team, stop: Stop) -> TrainingLoop:
@@ -54,7 +57,15 @@ def make_loop(plan: TrainPlan, plugins: Plugins, team: Team, stop: Stop) -> Trai
     attention = choose_attention(config.model.attention, device, DTYPES[config.model.dtype])
     console.note(f"training on {device.type} in {config.model.dtype}; attention {attention.name}: {attention.why}")
     set_attention(network, attention.function)
-    engine = make_engine(plan, plugins, network, team)
+    settings = EngineOptions(
+        **adam_options(config.optimizer),
+        dtype=DTYPES[config.model.dtype],
+        sharding=config.hardware.sharding,
+        keeps_all=config.model.lora is None,
+    )
+    shard = plan.components.model.shard
+    split = load_attribute(shard, what=plan.components.model.name) if shard else None
+    engine = make_engine(plan.parallelism, network, settings, team, split)
     if config.model.gradient_checkpointing:
         use_gradient_checkpointing(network, config.model.checkpointing_share)
     if config.model.compile:
@@ -72,6 +83,8 @@ def make_loop(plan: TrainPlan, plugins: Plugins, team: Team, stop: Stop) -> Trai
         objective=objective,
         validation=make_validation(plan, objective, encoders, team),
         previews=make_previews(plan, scheduler, encoders),
+        sample_every=config.validation.sample_every,
+        adapter=None if config.model.lora is None else config.model.lora.model_dump(mode="json"),
         team=team,
         folder=plan.folder,
         identity=plan.identity,
@@ -79,12 +92,7 @@ def make_loop(plan: TrainPlan, plugins: Plugins, team: Team, stop: Stop) -> Trai
         patch_volume=_patch_volume(plan.model_config),
         stop=stop,
     )
-    _restore(loop, plan)
-    if not team.is_same(loop.position.step):
-        raise SoraError(
-            f"the processes found different checkpoints in {plan.folder}",
-            hint="the folder of a run must be on a disk that all machines share",
-        )
+    restore(loop, plan)
     network.train()
     return loop
 
@@ -110,12 +118,16 @@ def make_network(plan: TrainPlan, plugins: Plugins, device: torch.device) -> nn.
         strict=config.model.strict,
         start=(lambda tensors: start(tensors, plan.model_config)) if start is not None else None,
     )
-    # Loading switches gradients off; tables among the parameters, such as rotary frequencies, never have any.
+    let_learn(network, build)
+    return network
+
+
+def let_learn(network: nn.Module, build: Callable[[], nn.Module]) -> None:
+    """Switch gradients on again, which loading switches off; tables among the parameters never have any."""
     with torch.device("meta"):
         learned = {name for name, parameter in build().named_parameters() if parameter.requires_grad}
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in learned)
-    return network
 
 
 def choose_trainable(network: nn.Module, *, freeze: tuple[str, ...], train_only: tuple[str, ...]) -> None:
@@ -140,24 +152,19 @@ def _is_part(name: str, part: str) -> bool:
     return name == part or name.startswith(f"{part}.")
 
 
-def make_engine(plan: TrainPlan, plugins: Plugins, network: nn.Module, team: Team) -> Engine:
+def adam_options(settings: OptimizerSection) -> dict[str, Any]:
+    """What `EngineOptions` takes from the settings of the optimizer."""
+    return {name: getattr(settings, name) for name in ("betas", "eps", "weight_decay", "ema_decay")}
+
+
+def make_engine(
+    spec: ParallelismSpec | None, network: nn.Module, options: EngineOptions, team: Team, split: Shard | None = None
+) -> Engine:
     """The engine of the parallelism that was chosen. Raises UsageError for one that cannot train."""
-    spec, settings = plan.components.parallelism, plan.config.optimizer
-    options = EngineOptions(
-        dtype=DTYPES[plan.config.model.dtype],
-        betas=settings.betas,
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-        ema_decay=settings.ema_decay,
-        sharding=plan.config.hardware.sharding,
-        keeps_all=plan.config.model.lora is None,
-    )
     if spec is None:
         return Engine(network, options)
     if spec.engine is None:
         raise UsageError(f"the parallelism {spec.name!r} cannot train")
-    shard = plan.components.model.shard
-    split = load_attribute(shard, what=plan.components.model.name) if shard else None
     engine: Engine = load_attribute(spec.engine, what=spec.name)(network, options, team, split)
     return engine
 
@@ -230,8 +237,20 @@ def _patch_volume(model_config: Any) -> int:
     return volume
 
 
-def _restore(loop: TrainingLoop, plan: TrainPlan) -> None:
-    """Go on from the newest checkpoint of the run, or begin with the state that `run.load` names."""
+def restore(loop: TrainingLoop, plan: RunPlan) -> None:
+    """Go on from the newest checkpoint of the run, or begin with the state that `run.load` names.
+
+    Raises SoraError for a checkpoint of another run, and when the processes found different ones.
+    """
+    _restore(loop, plan)
+    if not loop.team.is_same(loop.position.step):
+        raise SoraError(
+            f"the processes found different checkpoints in {plan.folder}",
+            hint="the folder of a run must be on a disk that all machines share",
+        )
+
+
+def _restore(loop: TrainingLoop, plan: RunPlan) -> None:
     run, console = plan.config.run, get_console()
     found = complete_checkpoints(plan.folder)
     if found and not run.resume:

@@ -74,7 +74,7 @@ class ClipTable:
         return [
             ClipRow(
                 row["path"],
-                row["text"],
+                row.get("text") or "",
                 Scores(**{SCORE_COLUMNS[name]: row.get(name) for name in SCORE_COLUMNS}),
                 row.get("num_frames"),
             )
@@ -96,12 +96,14 @@ def open_table(
     cache: Path,
     root: Path | None = None,
     needs_sizes: bool = True,
+    needs_text: bool = True,
     bad_rows: Literal["error", "skip"] = "error",
 ) -> ClipTable:
     """Read and check tables. sources: files, folders of tables, or patterns such as "part-*.parquet".
 
     cache: the Arrow file that is written. root: what relative paths in the tables start from, by default the folder of
-    each table (which must then be one). needs_sizes: whether num_frames, height and width must be there. Raises
+    each table (which must then be one). needs_sizes: whether num_frames, height and width must be there; needs_text:
+    whether captions must. Raises
     UsageError naming files, columns and row numbers (counted from 1, without the header) of whatever is wrong.
     """
     import polars as pl
@@ -115,12 +117,11 @@ def open_table(
     cache.parent.mkdir(parents=True, exist_ok=True)
     unpacked: list[Path] = []
     try:
-        parts = [_part(file, index, cache, unpacked, needs_sizes) for index, file in enumerate(files)]
-        columns = [
-            name for name in (*_wanted(needs_sizes), *SCORE_COLUMNS) if any(name in part.columns for part in parts)
-        ]
+        wanted = ("path", *(("text",) if needs_text else ()), *(SIZES if needs_sizes else ()))
+        parts = [_part(file, index, cache, unpacked, wanted) for index, file in enumerate(files)]
+        columns = [name for name in (*wanted, *SCORE_COLUMNS) if any(name in part.columns for part in parts)]
         whole = pl.concat([part.frame for part in parts], how="diagonal_relaxed")
-        good = _is_good(columns, needs_sizes)
+        good = _is_good(wanted)
         num_bad = _check_rows(whole, files, good, bad_rows)
         temporary = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
         whole.filter(good).select(_typed(columns)).sink_ipc(temporary, compression="uncompressed")
@@ -197,11 +198,7 @@ def _is_table(path: Path) -> bool:
     return path.name.lower().endswith(TABLE_SUFFIXES)
 
 
-def _wanted(needs_sizes: bool) -> tuple[str, ...]:
-    return ("path", "text", *SIZES) if needs_sizes else ("path", "text")
-
-
-def _part(file: Path, index: int, cache: Path, unpacked: list[Path], needs_sizes: bool) -> _Part:
+def _part(file: Path, index: int, cache: Path, unpacked: list[Path], wanted: Sequence[str]) -> _Part:
     """One file, its columns cleaned of blanks, with row numbers. Raises UsageError for missing columns."""
     import polars as pl
 
@@ -221,15 +218,15 @@ def _part(file: Path, index: int, cache: Path, unpacked: list[Path], needs_sizes
     names = [header.strip() for header in headers]
     if len(set(names)) != len(names):
         raise UsageError(f"{file} has two columns of one name: {', '.join(sorted(names))}")
-    absent = [column for column in _wanted(needs_sizes) if column not in names]
+    absent = [column for column in wanted if column not in names]
     if absent:
         hints = [advice for column in absent if (advice := did_you_mean(column, names))]
         has = f"it has {', '.join(names[:MAX_NAMED])}"
         raise UsageError(f"{file} lacks the column {', '.join(absent)}", hint="\n".join([*hints, has]))
-    kept = [column for column in (*_wanted(needs_sizes), *SCORE_COLUMNS) if column in names]
+    kept = [column for column in (*wanted, *SCORE_COLUMNS) if column in names]
     frame = frame.rename(dict(zip(headers, names, strict=True))).select(kept)
     types = frame.collect_schema()
-    for column in ("path", "text"):
+    for column in {"path", "text"} & set(wanted):
         if types[column] not in (pl.String, pl.Categorical, pl.Null):
             raise UsageError(f"{file}: the column {column} holds {types[column]}, not text")
     # Blanks after commas are part of the fields of a CSV file.
@@ -240,13 +237,14 @@ def _part(file: Path, index: int, cache: Path, unpacked: list[Path], needs_sizes
     return _Part(frame.with_columns(pl.lit(index, pl.Int32).alias(SOURCE)), tuple(kept))
 
 
-def _is_good(columns: Sequence[str], needs_sizes: bool) -> pl.Expr:
-    """Whether a row has a path, a caption, and whole positive sizes."""
+def _is_good(wanted: Sequence[str]) -> pl.Expr:
+    """Whether a row has a path and, where they are wanted, a caption and whole positive sizes."""
     import polars as pl
 
     good = (pl.col("path").str.strip_chars() != "").fill_null(False)
-    good &= (pl.col("text").str.strip_chars() != "").fill_null(False)
-    for column in SIZES if needs_sizes else ():
+    if "text" in wanted:
+        good &= (pl.col("text").str.strip_chars() != "").fill_null(False)
+    for column in [name for name in SIZES if name in wanted]:
         value = pl.col(column)
         good &= ((value >= 1) & (value == value.floor()) & (value < 2**31)).fill_null(False)
     return good
@@ -274,7 +272,7 @@ def _head(frame: pl.DataFrame) -> Iterator[Mapping[str, Any]]:
 
 
 def _faults(row: Mapping[str, Any]) -> list[str]:
-    faults = [f"no {name}" for name in ("path", "text") if not (row[name] or "").strip()]
+    faults = [f"no {name}" for name in ("path", "text") if name in row and not (row[name] or "").strip()]
     for name in SIZES:
         value = row.get(name, 1)
         if value is None or value < 1 or value != int(value) or value >= 2**31:

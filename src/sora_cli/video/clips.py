@@ -1,0 +1,161 @@
+"""Reading a whole video or picture piece by piece, upright, at its own rate or a constant one, fitted to a size."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sora_cli.console import get_console
+from sora_cli.errors import SoraError, UsageError
+
+from .shapes import parse_size
+
+if TYPE_CHECKING:
+    from sora_cli.training.clip_reader import Video
+
+#: How far apart the times between frames may be, as a share of their mean, before the rate counts as variable.
+VARIABLE = 0.25
+
+
+@dataclass(frozen=True)
+class ClipFile:
+    """An opened clip. num_frames, fps: of what `pieces` gives; height, width: after fitting."""
+
+    path: Path
+    num_frames: int
+    fps: float
+    height: int
+    width: int
+    _video: Video | None
+    _picture: Tensor | None
+    _numbers: Sequence[int]
+    _source_size: tuple[int, int]
+    _is_resized: bool
+
+    def pieces(self, first: int, others: int | None = None) -> Iterator[Tensor]:
+        """Consecutive frames (1, 3, T, H, W) float32 in [-1, 1]: `first` of them, then pieces of `others`.
+
+        Raises SoraError when frames cannot be decoded.
+        """
+        from sora_cli.training.clip_reader import BadClipError
+
+        size, waiting = first, list[Tensor]()
+        try:
+            for frame in self._frames():
+                waiting.append(frame)
+                if len(waiting) == size:
+                    yield self._fit(torch.stack(waiting))
+                    size, waiting = others or first, []
+        except BadClipError as error:
+            raise SoraError(f"{self.path}: {error}", hint="the file may be damaged; re-encode it") from error
+        if waiting:
+            yield self._fit(torch.stack(waiting))
+
+    def _frames(self) -> Iterator[Tensor]:
+        if self._picture is not None:
+            yield self._picture
+            return
+        assert self._video is not None  # one or the other
+        yield from self._video.stream(self._numbers)
+
+    def _fit(self, frames: Tensor) -> Tensor:
+        """(T, 3, H, W) uint8 -> (1, 3, T, H, W)."""
+        from sora_cli.training.transforms import TRANSFORMS
+
+        if self._is_resized:
+            fitted = TRANSFORMS["resize_crop"][0](frames, (self.height, self.width))
+        else:
+            top, left = (
+                (have - keep) // 2 for have, keep in zip(self._source_size, (self.height, self.width), strict=True)
+            )
+            cut = frames[:, :, top : top + self.height, left : left + self.width]
+            fitted = cut.float() / 127.5 - 1.0
+        return fitted.transpose(0, 1)[None]
+
+
+@contextlib.contextmanager
+def open_clip(
+    path: Path, *, size: str | None = None, frames: int | None = None, fps: float | None = None, multiple: int = 1
+) -> Iterator[ClipFile]:
+    """Open a video or picture. size: HEIGHTxWIDTH to resize and crop to; frames: only the first so many; fps: take
+    frames at this constant rate; multiple: without a size, sides are cropped to multiples of it, around the centre.
+
+    Raises SoraError for files that cannot be read or hold no video, UsageError for sizes that do not fit.
+    """
+    from sora_cli.training.clip_reader import READERS, UNKNOWN_FPS, BadClipError, read_image
+    from sora_cli.training.table import is_image
+
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
+    with contextlib.ExitStack() as stack:
+        try:
+            if is_image(path):
+                picture = read_image(path)[0]
+                video, numbers, rate = None, [0], UNKNOWN_FPS
+                height, width = picture.shape[1:]
+            else:
+                picture, opened = None, stack.enter_context(READERS["pyav"](path))
+                if not opened.num_frames:
+                    raise BadClipError("it has no frames")
+                video, rate = opened, opened.fps
+                numbers, rate = _numbers(opened, fps, path)
+                height, width = next(iter(opened.stream([0]))).shape[1:]
+        except BadClipError as error:
+            raise SoraError(f"{path}: {error}", hint="`sora vae` reads videos and pictures") from error
+        numbers = numbers[:frames]
+        kept = _kept_size(path, height, width, size, multiple)
+        yield ClipFile(path, len(numbers), rate, *kept, video, picture, numbers, (height, width), size is not None)
+
+
+def _numbers(video: Any, fps: float | None, path: Path) -> tuple[list[int], float]:
+    """The frames to take, and their rate."""
+    times: list[float] | None = video.seconds()
+    if fps is None:
+        if times is not None and _is_variable(times):
+            get_console().warn(
+                f"{path} has a variable frame rate; its frames are taken as they come, --fps N makes it constant"
+            )
+        return list(range(video.num_frames)), video.fps
+    if times is None:  # without times frames are as far apart as the file's rate says
+        times = [number / video.fps for number in range(video.num_frames)]
+    count = max(1, round((times[-1] - times[0] + 1.0 / video.fps) * fps))
+    numbers, place = [], 0
+    for index in range(count):
+        # The frame that is on the screen in the middle of the new one.
+        moment = times[0] + (index + 0.5) / fps
+        while place + 1 < len(times) and times[place + 1] <= moment:
+            place += 1
+        numbers.append(place)
+    return numbers, fps
+
+
+def _is_variable(times: Sequence[float]) -> bool:
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    if len(gaps) < 2:
+        return False
+    mean = sum(gaps) / len(gaps)
+    return max(gaps) - min(gaps) > VARIABLE * mean
+
+
+def _kept_size(path: Path, height: int, width: int, size: str | None, multiple: int) -> tuple[int, int]:
+    if size is not None:
+        asked = parse_size(size)
+        wrong = [side for side in asked if side % multiple]
+        if wrong:
+            raise UsageError(f"--size {size}: the sides must be multiples of {multiple}")
+        return asked.height, asked.width
+    kept = height // multiple * multiple, width // multiple * multiple
+    if not all(kept):
+        raise UsageError(f"{path} is {height}x{width}, smaller than {multiple} pixels", hint="give --size HxW")
+    if kept != (height, width):
+        get_console().warn(
+            f"{path} is {height}x{width}; the middle {kept[0]}x{kept[1]} is used, in multiples of {multiple}"
+        )
+    return kept
