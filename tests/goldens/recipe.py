@@ -38,3 +38,15 @@ def standard(network: nn.Module, seed: int, gain: float, keys: Mapping[str, tupl
             mean, std = (1.0, 0.2) if key in norms else (0.0, 0.1)
         tensors[key] = fill(seed, key, tuple(shape), mean=mean, std=std)
     return tensors
+
+
+def lpips_weights(seed: int, keys: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """The rule of the LPIPS groups: deviation sqrt(2 / fan in), biases 0.1, channel weights |value|. keys: shapes."""
+    tensors = {}
+    for key, shape in keys.items():
+        if key.startswith("lin"):
+            tensors[key] = fill(seed, key, tuple(shape), mean=0.0, std=1.0).abs()
+        else:
+            std = 0.1 if len(shape) == 1 else math.sqrt(2 / math.prod(shape[1:]))
+            tensors[key] = fill(seed, key, tuple(shape), mean=0.0, std=std)
+    return tensors

@@ -91,6 +91,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
         start = int((re.match(r"bytes=(\d+)-", self.headers.get("Range") or "") or ["", "0"])[1])
+        if start >= len(data) > 0:
+            self._send(b"", headers, status=416)
+            return
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         self._send(data[start:], headers, status=206 if start else 200, with_body=with_body)

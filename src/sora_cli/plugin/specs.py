@@ -25,18 +25,28 @@ class Spec:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Where a component's weights come from: a hub repository, or files inside a Python package."""
+    """Where a component's weights come from: a hub repository, files inside a Python package, or a web server.
+
+    Without any of the three the user has to give the files; `by_hand` says where they are.
+    """
 
     files: tuple[str, ...]
-    """Paths inside the repository or package; in a repository they may be patterns with "*". Configuration files that
-    the loader reads (config.json, tokenizer files) are named too."""
+    """Paths inside the repository, package or folder of the server; in a repository they may be patterns with "*".
+    Configuration files that the loader reads (config.json, tokenizer files) are named too."""
     repo: str | None = None
     revision: str = "main"
     package: str | None = None
     """Import package that holds the files, e.g. "sora_plugins.nano.weights"; exclusive with `repo`."""
+    url: str | None = None
+    """Address of the folder on a web server that has the files; exclusive with `repo` and `package`."""
+    sha256: tuple[str, ...] = ()
+    """For files on a web server: the first digits (8 or more) of the SHA-256 of each. Empty: the names carry them, as
+    in `vgg16-397923af.pth`."""
+    by_hand: str | None = None
+    """Where people find the files when none of the above has them, for messages."""
     licence: str = "unknown"
     size_gib: float | None = None
-    """About how much is downloaded, for messages before the hub is asked."""
+    """About how much is downloaded, for messages before a server is asked."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`sora pull`: find out what the named parts need from the hub, and download it."""
+"""`sora pull`: find out what the named parts need from the hub and from web servers, and download it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,35 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sora_cli.console import get_console
 from sora_cli.errors import UsageError, unknown_name
-from sora_cli.plugin.specs import ModelSpec, Weights
-from sora_cli.weights.fetch import HubFiles, fetch, find_cached, split_hub_id
+from sora_cli.plugin.specs import MetricSpec, ModelSpec, Weights
+from sora_cli.weights.fetch import fetch, find_cached, split_hub_id
+from sora_cli.weights.fetch_url import address, fetch_urls, find_urls
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sora_cli.plugin.manager import Plugins
 
-KINDS = ("model", "vae", "text-encoder")
+KINDS = ("model", "vae", "text-encoder", "metric")
 
 
 class Need(NamedTuple):
-    """Weights that lie on the hub. files: empty for a hub id whose files nobody has named."""
+    """Weights that are not in a package. weights: without files for a hub id whose files nobody has named.
+
+    option: how a file of the user's own is given, for messages.
+    """
 
     what: str
-    repo: str
-    revision: str
-    files: tuple[str, ...]
-    licence: str | None
-    size_gib: float | None
+    weights: Weights
+    option: str = "--weights FILE"
+
+
+class Found(NamedTuple):
+    """Files on this machine. commit: of the hub repository they come from."""
+
+    folder: Path
+    paths: tuple[Path, ...]
+    commit: str | None = None
 
 
 def run(names: Sequence[str], plugins: Plugins, *, variant: str | None, update: bool, dry_run: bool) -> None:
@@ -34,45 +45,86 @@ def run(names: Sequence[str], plugins: Plugins, *, variant: str | None, update: 
     for name in names:
         found = needs_of(name, plugins, variant)
         if not found:
-            console.note(f"{name} needs no download: its weights are in the package")
-        needs += [need for need in found if need not in needs]
+            console.note(f"{name} needs no download: all it uses is in the package")
+        needs += [need for need in found if need.weights not in [other.weights for other in needs]]
     for need in needs:
-        here = find_cached(need.repo, need.revision, need.files) if need.files else None
-        if dry_run:
-            state = f"here, commit {here.commit[:8]}" if here else "would be downloaded"
-            size = f", about {need.size_gib:.1f} GiB" if need.size_gib and not here else ""
-            _report(need, here, f"{need.what}: {need.repo}, {state}{size}")
-            continue
-        files = fetch(need.repo, need.revision, need.files, what=need.what, licence=need.licence, update=update)
-        _report(need, files, str(files.folder))
+        if not (need.weights.repo or need.weights.url):
+            names, where = ", ".join(need.weights.files), need.weights.by_hand
+            console.warn(
+                f"{need.what} needs {names}, which cannot be downloaded for you: get it from {where}, and give it "
+                f"with {need.option}"
+            )
+        elif dry_run:
+            here = _find(need.weights)
+            _report(need, here, f"{need.what}: {_source(need.weights)}, {_state(need.weights, here)}")
+        else:
+            fetched = _fetch(need, update=update)
+            _report(need, fetched, str(fetched.folder))
 
 
-def _report(need: Need, files: HubFiles | None, line: str) -> None:
+def _state(weights: Weights, here: Found | None) -> str:
+    if here is not None:
+        return f"here, commit {here.commit[:8]}" if here.commit else "here"
+    return "would be downloaded" + (f", about {weights.size_gib:.1f} GiB" if weights.size_gib else "")
+
+
+def _find(weights: Weights) -> Found | None:
+    """The files if all are here; asks no network."""
+    if weights.repo is None:
+        paths = find_urls(weights)
+        return Found(paths[0].parent, tuple(paths)) if paths else None
+    files = find_cached(weights.repo, weights.revision, weights.files) if weights.files else None
+    return Found(files.folder, files.paths, files.commit) if files else None
+
+
+def _fetch(need: Need, *, update: bool) -> Found:
+    weights = need.weights
+    if weights.repo is None:
+        paths = fetch_urls(weights, what=need.what, option=need.option)
+        return Found(paths[0].parent, tuple(paths))
+    licence = weights.licence if weights.files else None  # of a hub id nothing is known
+    files = fetch(weights.repo, weights.revision, weights.files, what=need.what, licence=licence, update=update)
+    return Found(files.folder, files.paths, files.commit)
+
+
+def _source(weights: Weights) -> str:
+    return weights.repo or " ".join(address(weights, name) for name in weights.files)
+
+
+def _report(need: Need, found: Found | None, line: str) -> None:
+    weights = need.weights
     record = {
         "what": need.what,
-        "repository": need.repo,
-        "revision": need.revision,
-        "commit": files.commit if files else None,
-        "folder": str(files.folder) if files else None,
-        "paths": [str(path) for path in files.paths] if files else [],
+        "repository": weights.repo,
+        "revision": weights.revision if weights.repo else None,
+        "commit": found.commit if found else None,
+        "urls": [address(weights, name) for name in weights.files] if weights.url else [],
+        "folder": str(found.folder) if found else None,
+        "paths": [str(path) for path in found.paths] if found else [],
     }
     get_console().result(line, record)
 
 
 def needs_of(name: str, plugins: Plugins, variant: str | None) -> list[Need]:
-    """The weights of a model with its parts, of a single part, or of a hub id. Raises UsageError for other names."""
+    """The weights of a model with its parts, of a single part, of a measure, or of a hub id. Raises UsageError."""
     for kind in KINDS:
         spec = next((one for one in plugins.specs(kind).values() if name in (one.name, *one.aliases)), None)
         if isinstance(spec, ModelSpec):
             parts = [plugins.get("vae", spec.vae), plugins.get("text-encoder", spec.text_encoder)]
             of_model = _need(_variant_name(spec, variant), _variant_weights(spec, variant))
             return [*of_model, *(need for part in parts for need in _need(part.name, part.weights))]  # type: ignore[attr-defined]
+        if isinstance(spec, MetricSpec):
+            return [
+                need
+                for part, weights in spec.weights.items()
+                for need in _need(f"{spec.name} ({part})", weights, f"--metric-weights {part}=FILE")
+            ]
         if spec is not None:
             return _need(spec.name, spec.weights)  # type: ignore[attr-defined]
     hub_id = split_hub_id(name)
     if hub_id is None:
         raise unknown_name("model", name, [key for kind in KINDS for key in plugins.specs(kind)])
-    return [Need(name, *hub_id, (), None, None)]
+    return [Need(name, Weights(repo=hub_id[0], revision=hub_id[1], files=()))]
 
 
 def _variant_name(spec: ModelSpec, variant: str | None) -> str:
@@ -88,7 +140,5 @@ def _variant_weights(spec: ModelSpec, variant: str | None) -> Weights | None:
     return spec.weights[chosen]
 
 
-def _need(what: str, weights: Weights | None) -> list[Need]:
-    if weights is None or weights.repo is None:
-        return []
-    return [Need(what, weights.repo, weights.revision, weights.files, weights.licence, weights.size_gib)]
+def _need(what: str, weights: Weights | None, option: str = "--weights FILE") -> list[Need]:
+    return [] if weights is None or weights.package is not None else [Need(what, weights, option)]

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from sora_cli.plugin.specs import Weights
 from sora_cli.training.run_folder import AVERAGED, LAST, RECORD, newest_checkpoint
 
 from .fetch import fetch, find_cached, split_hub_id
+from .fetch_url import fetch_urls, find_urls
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".pytorch")
 #: A whole checkpoint has one of these names; a folder may hold other files of the same kind.
 WHOLE_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors", "model.pt", "pytorch_model.bin", "ema.pt")
 #: How the parts of a checkpoint are called.
@@ -57,14 +59,20 @@ class LocatedWeights:
 
 
 def locate_weights(
-    weights: Weights | None, *, what: str, override: str | None = None, download: bool = True, raw: bool = False
+    weights: Weights | None,
+    *,
+    what: str,
+    override: str | None = None,
+    download: bool = True,
+    raw: bool = False,
+    option: str = "--weights FILE",
 ) -> LocatedWeights | None:
     """Find the files of `weights`, or of `override` (a file, a folder, a training run or a hub id that the user gave).
 
     what: the component in words, for messages. download: fetch what is on the hub and not here. raw: of a training run
-    take the weights as the last update left them, not their average. Returns None when there
-    is nothing to find: no weights, no override. Raises UsageError for an override that does not exist, MissingError
-    (exit 3) for files that are not here and cannot be had.
+    take the weights as the last update left them, not their average. option: how the user gives a file of his own, for
+    messages. Returns None when there is nothing to find: no weights, no override. Raises UsageError for an override
+    that does not exist, MissingError (exit 3) for files that are not here and cannot be had.
     """
     if override is not None:
         place = Path(os.path.expanduser(override))
@@ -85,7 +93,14 @@ def locate_weights(
         return None
     if weights.package is not None:
         return _located(_package_files(weights.package, weights.files, what))
-    assert weights.repo is not None  # a package or a repository
+    if weights.url is not None:
+        return _located(_from_server(weights, what=what, download=download, option=option))
+    if weights.repo is None:
+        names = ", ".join(weights.files)
+        raise MissingError(
+            f"{what} needs {names}, which cannot be downloaded for you",
+            hint=f"get it from {weights.by_hand}\nand give it with {option}",
+        )
     return _from_hub(
         weights.repo,
         weights.revision,
@@ -97,10 +112,34 @@ def locate_weights(
     )
 
 
+def locate_parts(
+    parts: Mapping[str, Weights], *, what: str, overrides: Mapping[str, str], option: str, download: bool = True
+) -> dict[str, LocatedWeights]:
+    """The weights of every part of a component: part -> files, those of the user before others.
+
+    overrides: part -> file or folder; other parts than those here are left alone. option: takes PART=FILE, for
+    messages, such as "--metric-weights". Errors as `locate_weights`.
+    """
+    found = {}
+    for part, weights in parts.items():
+        located = locate_weights(
+            weights,
+            what=f"{what} ({part})",
+            override=overrides.get(part),
+            download=download,
+            option=f"{option} {part}=FILE",
+        )
+        assert located is not None  # there are weights to look for
+        found[part] = located
+    return found
+
+
 def weights_present(weights: Weights | None) -> bool:
     """Whether the files are on this machine; asks no network and imports nothing heavy."""
     if weights is None or weights.package is not None:
         return True
+    if weights.url is not None:
+        return find_urls(weights) is not None
     return weights.repo is not None and find_cached(weights.repo, weights.revision, weights.files) is not None
 
 
@@ -124,6 +163,17 @@ def _from_hub(
     if found is None:
         found = fetch(repo, revision, files, what=what, licence=licence)
     return dataclasses.replace(_located(list(found.paths)), commit=found.commit)
+
+
+def _from_server(weights: Weights, *, what: str, download: bool, option: str) -> list[Path]:
+    found = find_urls(weights)
+    if found is None and not download:
+        size = f", about {weights.size_gib:.1f} GiB" if weights.size_gib else ""
+        raise MissingError(
+            f"the weights of {what} would be downloaded from {weights.url}{size}: {', '.join(weights.files)}",
+            hint=f"download them with `sora pull`, or give your own with {option}",
+        )
+    return fetch_urls(weights, what=what, option=option) if found is None else found
 
 
 def _package_files(package: str, names: tuple[str, ...], what: str) -> list[Path]:

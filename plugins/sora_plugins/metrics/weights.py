@@ -1,0 +1,108 @@
+"""From files of weights to measures: names in published files, and the channel weights that come with the package."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from sora_cli.errors import SoraError
+from sora_cli.weights.load import read_tensors, tensor_problems
+
+from .flolpips import FloLpips
+from .frames import FrameMetric
+from .lpips import Lpips, ScalingLayer
+from .pwc import PwcNet
+from .trunks import ALEXNET, VGG16
+
+if TYPE_CHECKING:
+    from sora_cli.weights.locate import LocatedWeights
+
+Network = TypeVar("Network", bound=nn.Module)
+TRUNKS = {"alexnet": ALEXNET, "vgg16": VGG16}
+_FEATURES = re.compile(r"features\.(\d+\.(?:weight|bias))$")
+
+
+def load_lpips(weights: Mapping[str, LocatedWeights], device: torch.device) -> FrameMetric:
+    """LPIPS with AlexNet: the mean over all pixels of the map of distances. weights: "alexnet"."""
+    network = read_lpips("alexnet", weights["alexnet"], device)
+    return FrameMetric(
+        lambda reference, frames: network.spatial(2 * reference - 1, 2 * frames - 1).mean(dim=(1, 2, 3)),
+        device,
+        min_side=network.config.min_side,
+    )
+
+
+def load_lpips_vgg(weights: Mapping[str, LocatedWeights], device: torch.device) -> FrameMetric:
+    """LPIPS with VGG-16: the mean of each tap's map by itself, as in training. weights: "vgg16"."""
+    network = read_lpips("vgg16", weights["vgg16"], device)
+    return FrameMetric(
+        lambda reference, frames: network(2 * reference - 1, 2 * frames - 1), device, min_side=network.config.min_side
+    )
+
+
+def load_flolpips(weights: Mapping[str, LocatedWeights], device: torch.device) -> FrameMetric:
+    """FloLPIPS with AlexNet and PWC-Net. weights: "alexnet" and "pwc"."""
+    network = FloLpips(read_lpips("alexnet", weights["alexnet"], device), read_pwc(weights["pwc"], device))
+    return FrameMetric(network, device, overlap=1, min_side=network.lpips.config.min_side)
+
+
+def read_lpips(part: str, weights: LocatedWeights, device: torch.device, dtype: torch.dtype = torch.float32) -> Lpips:
+    """LPIPS with the trunk "alexnet" or "vgg16", frozen, on `device`; dtype: of the trunk.
+
+    weights: torchvision's file of the trunk, or one of a whole LPIPS network with its own channel weights.
+    Raises SoraError for a file of something else.
+    """
+    with torch.device("meta"):
+        network = Lpips(TRUNKS[part])
+    given = lpips_names(read_tensors(weights.files), network.state_dict())
+    tensors = {**lpips_constants(part), **given}
+    network = _filled(network, tensors, weights, part=part, title=network.config.title).to(device)
+    network.net.to(dtype)
+    return network
+
+
+def read_pwc(weights: LocatedWeights, device: torch.device) -> PwcNet:
+    """PWC-Net, frozen, on `device`. Raises SoraError for a file of something else."""
+    with torch.device("meta"):
+        network = PwcNet()
+    tensors = {name.replace("module", "net"): tensor for name, tensor in read_tensors(weights.files).items()}
+    return _filled(network, tensors, weights, part="pwc", title="PWC-Net").to(device)
+
+
+def lpips_constants(part: str) -> dict[str, Tensor]:
+    """The published channel weights for a trunk, and the scaling of colours, by the names of `Lpips`."""
+    from safetensors.torch import load
+
+    published = load((files(__package__) / "linear" / f"{part}.safetensors").read_bytes())
+    return {**published, **ScalingLayer().state_dict(prefix="scaling_layer.")}
+
+
+def lpips_names(tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """Tensors of torchvision's classifier, or of a whole LPIPS network, by the names of `Lpips`, which are `names`."""
+    numbered = {name.split(".", 2)[2]: name for name in names if name.startswith("net.")}
+    renamed = {}
+    for name, tensor in tensors.items():
+        # The layers behind the features are not used; `lins` are the same tensors as `lin0` .. `lin4`.
+        if not name.startswith(("classifier.", "lins.")):
+            match = _FEATURES.match(name)
+            renamed[numbered.get(match[1], name) if match else name] = tensor
+    return renamed
+
+
+def _filled(
+    network: Network, tensors: Mapping[str, Tensor], weights: LocatedWeights, *, part: str, title: str
+) -> Network:
+    """The network, built on the meta device, with exactly these tensors in float32. Raises SoraError."""
+    problems = tensor_problems(network, tensors)
+    if problems:
+        raise SoraError(
+            f"the weights in {weights.files[0]} are not those of {title}",
+            hint="\n".join([*problems, f"give the right file with --metric-weights {part}=FILE"]),
+        )
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True, assign=True)
+    return network.requires_grad_(False).eval()
