@@ -26,7 +26,14 @@ PWC = Weights(
 
 
 def _spec(
-    name: str, summary: str, target: str, weights: Mapping[str, Weights], *, unit: str = "", is_better: bool = False
+    name: str,
+    summary: str,
+    target: str,
+    weights: Mapping[str, Weights],
+    *,
+    unit: str = "",
+    is_better: bool = False,
+    loss: str | None = None,
 ) -> MetricSpec:
     """is_better: whether a higher value is."""
     return MetricSpec(
@@ -36,6 +43,7 @@ def _spec(
         unit=unit,
         higher_is_better=is_better,
         weights=weights,
+        loss=loss,
     )
 
 
@@ -48,7 +56,13 @@ def sora_metrics() -> list[MetricSpec]:
         ),
         _spec("ssim", "structural similarity, mean of the three colours", "pixels:ssim", {}, is_better=True),
         _spec("lpips", "what AlexNet sees, place by place", "weights:load_lpips", {"alexnet": ALEXNET}),
-        _spec("lpips-vgg", "what VGG-16 sees: the training loss", "weights:load_lpips_vgg", {"vgg16": VGG16}),
+        _spec(
+            "lpips-vgg",
+            "what VGG-16 sees: the training loss",
+            "weights:load_lpips_vgg",
+            {"vgg16": VGG16},
+            loss="sora_plugins.metrics.weights:lpips_vgg_loss",
+        ),
         _spec(
             "flolpips",
             "what AlexNet sees, weighted by differences of motion between frames",

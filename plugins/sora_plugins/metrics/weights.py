@@ -45,6 +45,11 @@ def load_lpips_vgg(weights: Mapping[str, LocatedWeights], device: torch.device) 
     )
 
 
+def lpips_vgg_loss(weights: Mapping[str, LocatedWeights], device: torch.device, dtype: torch.dtype) -> Lpips:
+    """LPIPS with VGG-16 to train for, its trunk in `dtype`. weights: "vgg16"."""
+    return read_lpips("vgg16", weights["vgg16"], device, dtype)
+
+
 def load_flolpips(weights: Mapping[str, LocatedWeights], device: torch.device) -> FrameMetric:
     """FloLPIPS with AlexNet and PWC-Net. weights: "alexnet" and "pwc"."""
     network = FloLpips(read_lpips("alexnet", weights["alexnet"], device), read_pwc(weights["pwc"], device))

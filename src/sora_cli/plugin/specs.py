@@ -246,6 +246,9 @@ class MetricSpec(Spec):
     higher_is_better: bool
     weights: Mapping[str, Weights] = field(default_factory=dict)
     """Part -> where the weights of the networks that it looks with come from."""
+    loss: str | None = None
+    """"module:attr" `(weights, device, dtype) -> distance`, to train for: distance(a, b) -> (N,) of frames
+    (N, 3, H, W) in [-1, 1], with gradients. None when it cannot be a loss."""
 
 
 @dataclass(frozen=True, kw_only=True)

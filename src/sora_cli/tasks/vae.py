@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from sora_cli.video.clips import ClipFile, open_clip
 from sora_cli.video.io import write_image, write_video
 from sora_cli.video.latent_file import LatentFile, open_latents, write_latents
 from sora_cli.video.latents import key_seed, to_frames
-from sora_cli.weights.locate import LocatedWeights, locate_weights, weights_present
+from sora_cli.weights.locate import locate_parts, locate_weights, weights_present
 
 from .components import DTYPES, choose_device, choose_dtype, choose_vae_dtype, prepare_torch
 from .output import DEFAULT_FOLDER
@@ -420,11 +419,7 @@ def load_metrics(names: Sequence[str], metric_weights: Sequence[str], options: C
     for name in dict.fromkeys(names):
         spec = plugins.get("metric", name)
         assert isinstance(spec, MetricSpec)  # the plugin manager checked it
-        located: dict[str, LocatedWeights] = {}
-        for part, wanted in spec.weights.items():
-            found = locate_weights(wanted, what=f"{spec.name} ({part})", override=given.get(part))
-            if found is not None:
-                located[part] = found
+        located = locate_parts(spec.weights, what=spec.name, overrides=given, option="--metric-weights")
         chosen[spec.name] = (spec, plugins.load_target(spec)(located, device))
     known = {part for spec, _ in chosen.values() for part in spec.weights}
     if unused := sorted(set(given) - known):
@@ -474,22 +469,23 @@ def statistics(videos: Sequence[str], options: CodecOptions) -> None:
     codec, console = Codec(options), get_console()
     if not hasattr(codec.vae, "unscaled"):
         raise UsageError(f"the autoencoder {codec.spec.name} does not give unscaled latents")
-    moments = Moments(codec.spec.latent_channels)
+    moments = Moments()
     for video in videos:
-        with codec.open(video) as clip, console.progress(f"encoding {clip.path.name}", clip.num_frames) as progress:
+        with (
+            codec.open(video) as clip,
+            console.progress(f"encoding {clip.path.name}", codec.latent_shape(clip)[1]) as progress,
+        ):
             for latents in codec.encode(clip):
                 moments.add(codec.vae.unscaled(latents.to(codec.device)).cpu())
-                progress.advance(latents.shape[2] * codec.spec.temporal_stride)
-    mean, std = moments.channels()
-    whole_mean, whole_std = moments.whole()
+                progress.advance(latents.shape[2])
     record = {
         "vae": codec.spec.name,
         "clips": len(videos),
-        "numbers": moments.count,
-        "mean": whole_mean,
-        "std": whole_std,
-        "scaling_factor": 1.0 / whole_std if whole_std > 0 else None,
-        "shift": [round(value, 6) for value in mean.tolist()],
-        "scale": [round(value, 6) for value in std.tolist()],
+        "positions": moments.count,
+        "mean": moments.mean,
+        "std": moments.std,
+        "scaling_factor": 1.0 / moments.std if moments.std > 0 else None,
+        "shift": [round(value, 6) for value in moments.channel_mean.tolist()],
+        "scale": [round(value, 6) for value in moments.channel_std.tolist()],
     }
-    console.record(json.loads(json.dumps(record)), title="raw latents; models see (latents - shift) / scale")
+    console.record(record, title="raw latents; models see (latents - shift) / scale")

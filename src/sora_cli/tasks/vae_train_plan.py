@@ -15,7 +15,7 @@ from sora_cli.plugin.manager import load_attribute
 from sora_cli.plugin.specs import DiscriminatorSpec, MetricSpec, VAESpec
 from sora_cli.training.source import ClipSource
 from sora_cli.training.table import ClipTable
-from sora_cli.weights.locate import LocatedWeights, locate_weights
+from sora_cli.weights.locate import LocatedWeights, locate_parts, locate_weights
 
 from .plan import find_parallelism, load_options
 from .train_plan import (
@@ -179,24 +179,19 @@ def _perceptual(
     spec = plugins.get("metric", loss.perceptual)
     assert isinstance(spec, MetricSpec)  # the plugin manager checked it
     plugins.check_installed(spec)
-    if loss.perceptual_weights is not None and len(spec.weights) != 1:
-        raise UsageError(f"{spec.name} looks with {len(spec.weights)} networks, so one file is not enough")
+    if spec.loss is None:
+        raise UsageError(f"{spec.name} measures, but cannot be learned from", hint="loss.perceptual: lpips-vgg")
+    given = dict.fromkeys(spec.weights, loss.perceptual_weights) if loss.perceptual_weights else {}
     try:
-        found = {
-            part: locate_weights(
-                wanted, what=f"{spec.name} ({part})", override=loss.perceptual_weights, download=need_weights
-            )
-            for part, wanted in spec.weights.items()
-        }
+        return spec, locate_parts(
+            spec.weights, what=spec.name, overrides=given, option="--perceptual-weights", download=need_weights
+        )
     except MissingError as error:
         if need_weights:
-            hint = (
-                f"{error.hint}\nor give the file with --perceptual-weights, or leave it out with --perceptual-weight 0"
-            )
+            hint = f"{error.hint}\n--perceptual-weight 0 leaves the term out"
             raise MissingError(error.message, hint=hint) from error
         notes.append(error.message)
         return spec, {}
-    return spec, {part: weights for part, weights in found.items() if weights is not None}
 
 
 def _check_discriminator(config: VaeTrainConfig, spec: DiscriminatorSpec | None, source: ClipSource) -> None:

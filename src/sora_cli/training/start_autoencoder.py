@@ -44,7 +44,7 @@ def make_loop(plan: VaeTrainPlan, plugins: Plugins, team: Team, stop: Stop) -> T
     network: Any = make_network(plan, device)
     adversary = make_adversary(plan, plugins, team, device)
     objective = AutoencoderObjective(
-        config.loss, config.run.seed, make_perceptual(plan, plugins, device), adversary, network.last_layer
+        config.loss, config.run.seed, make_perceptual(plan, device), adversary, network.last_layer
     )
     check_terms(plan, network)
     unused = () if objective.needs_pixels else network.pixel_parts
@@ -110,19 +110,16 @@ def check_terms(plan: VaeTrainPlan, network: Any) -> None:
         raise UsageError(f"{plan.spec.name} has no frame latents, which loss.{asked[0]} compares", hint="switch it off")
 
 
-def make_perceptual(
-    plan: VaeTrainPlan, plugins: Plugins, device: torch.device
-) -> Callable[[Tensor, Tensor], Tensor] | None:
+def make_perceptual(plan: VaeTrainPlan, device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:
     """The perceptual distance of frames (N, 3, H, W) in [-1, 1], (N,), with gradients; None without."""
     if plan.perceptual is None:
         return None
-    metric: Any = plugins.load_target(plan.perceptual)(plan.perceptual_weights, device)
-
-    def distance(ours: Tensor, theirs: Tensor) -> Tensor:
-        # A metric takes clips in [0, 1]; frames are clips of one.
-        values: Tensor = metric(*((frames[:, :, None].float() + 1.0) / 2.0 for frames in (ours, theirs)))
-        return values[:, 0]
-
+    assert plan.perceptual.loss is not None  # checked by the plan
+    dtype = DTYPES[plan.config.vae.dtype]
+    make = load_attribute(plan.perceptual.loss, what=plan.perceptual.name)
+    distance: Callable[[Tensor, Tensor], Tensor] = make(
+        plan.perceptual_weights, device, torch.float32 if dtype == torch.float16 else dtype
+    )
     return distance
 
 
