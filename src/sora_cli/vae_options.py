@@ -19,7 +19,6 @@ Vae = Annotated[
         "--vae",
         "video autoencoder",
         "NAME",
-        default="opensora-vae-v1.2",
         values=complete.vaes,
         parameter="vae_name",
     ),

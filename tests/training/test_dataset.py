@@ -13,7 +13,7 @@ from PIL import Image
 from sora_cli.errors import SoraError
 from sora_cli.training.buckets import BucketTable
 from sora_cli.training.clip_reader import BROKEN, MISSING, SHORT, BadClipError, read_clip, read_image
-from sora_cli.training.dataset import ClipOptions, load_batches
+from sora_cli.training.dataset import ClipOptions, KeptWorkers, load_batches
 from sora_cli.training.plan import EpochPlan
 from sora_cli.training.table import open_table
 from sora_cli.video.io import write_video
@@ -168,11 +168,10 @@ def plan_of(table, epoch=0):
     return EpochPlan(BUCKETS, BUCKETS.assign(*sizes, seed=1, epoch=epoch), seed=1, epoch=epoch)
 
 
-def batches_of(table, epoch=0, workers=0, **options):
+def batches_of(table, epoch=0, workers=0, kept=None, **options):
     plan = plan_of(table, epoch)
-    return list(
-        load_batches(table, plan, range(len(plan)), ClipOptions(seed=1, epoch=epoch, **options), num_workers=workers)
-    )
+    options = ClipOptions(seed=1, **options)
+    return list(load_batches(table, plan, range(len(plan)), options, epoch, num_workers=workers, kept=kept))
 
 
 def test_batches(table):
@@ -197,6 +196,22 @@ def test_workers_change_nothing(table):
     for one, other in zip(alone, helped, strict=True):
         assert one.rows == other.rows
         assert torch.equal(one.pixels, other.pixels)
+
+
+def test_kept_workers_go_on_with_other_epochs(table):
+    kept = KeptWorkers()
+    try:
+        helped = [batches_of(table, epoch, workers=2, kept=kept) for epoch in range(3)]
+        assert kept.loader is not None
+        workers = kept.loader._iterator._workers
+        assert all(worker.is_alive() for worker in workers)
+    finally:
+        kept.close()
+    assert not any(worker.is_alive() for worker in workers)
+    for epoch, batches in enumerate(helped):
+        for one, other in zip(batches_of(table, epoch), batches, strict=True):
+            assert one.rows == other.rows
+            assert torch.equal(one.pixels, other.pixels)
 
 
 def test_windows_differ_between_epochs_and_clips(table):

@@ -99,7 +99,7 @@ def decode(
     cls=LightCommand,
     epilog=o.examples(
         "sora vae reconstruct clip.mp4 -o compared.mp4",
-        "sora vae reconstruct clips/*.mp4 -o compared/ --separate --frames 51 --size 256x256",
+        "sora vae reconstruct clip.mp4 -o compared --separate --size 256x256",
     ),
 )
 def reconstruct(
@@ -138,7 +138,7 @@ def reconstruct(
     cls=LightCommand,
     epilog=o.examples(
         "sora vae eval clip.mp4",
-        "sora vae eval clips/*.mp4 --metric psnr --metric lpips --metric-weights alexnet=alexnet.pth --json",
+        "sora vae eval clip.mp4 --metric lpips --metric-weights alexnet=net.pth --json",
     ),
 )
 def evaluate(
@@ -206,8 +206,8 @@ def stats(
     cls=LightCommand,
     epilog=o.examples(
         "sora vae train --preset vae-stage1 --data clips.csv --gpus 8",
-        "sora vae train --preset vae-stage3 --data clips.csv --discriminator patch-3d --sharding none --gpus 8",
-        "sora vae train --vae nano --data clips.csv --size 144x256 --frames 49 --batch-size 1 --perceptual-weight 0",
+        "sora vae train --preset vae-stage3 --data clips.csv --discriminator patch-3d",
+        "sora vae train --vae nano --data clips.csv --size 64x64 --frames 17 --batch-size 4",
     ),
 )
 def train(

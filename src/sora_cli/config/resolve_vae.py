@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import UsageError
 from ..launch.torchrun import check_hardware
 from .checks import complete_options, naming, validated
 from .layers import Layer, Problem, drop_dependent, flag_layer, merge, nest, raise_problems, settings_in
@@ -60,6 +61,9 @@ def resolve_vae_train(
     def origin_of(key: str) -> str:
         return chosen[key].origin if key in chosen else "default"
 
+    if values.get("vae.name") is None:
+        known = ", ".join(sorted(plugins.specs("vae")))
+        raise UsageError("no autoencoder is named", hint=f"give --preset, or --vae: {known}")
     for key, kind in NAMED_PARTS.items():
         if values.get(key) is not None:
             with naming(origin_of(key)):

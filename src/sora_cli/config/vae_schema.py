@@ -25,7 +25,7 @@ class VaeDataSection(ClipSection):
 class VaeSection(Section):
     """Which autoencoder, and how its numbers are kept."""
 
-    name: str = Field("opensora-vae-v1.2", description="video autoencoder")
+    name: str | None = Field(None, description="video autoencoder")
     weights: str | None = Field(
         None, description="where training starts: another autoencoder's name, hub id, folder, file or training run"
     )

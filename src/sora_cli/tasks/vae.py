@@ -15,6 +15,7 @@ from sora_cli.console import get_console
 from sora_cli.errors import MissingError, UsageError
 from sora_cli.plugin.manager import get_plugins
 from sora_cli.plugin.specs import MetricSpec, VAESpec
+from sora_cli.training.table import is_image
 from sora_cli.video.clips import ClipFile, open_clip
 from sora_cli.video.io import write_image, write_video
 from sora_cli.video.latent_file import LatentFile, open_latents, write_latents
@@ -158,6 +159,15 @@ def choose_vae(options: CodecOptions, plugins: Plugins) -> VAESpec:
     return here_best
 
 
+def check_files(paths: Sequence[str | Path]) -> None:
+    """Raise UsageError for files that are not there, before anything is loaded."""
+    absent = [str(path) for path in paths if not Path(path).is_file()]
+    if absent:
+        raise UsageError(
+            f"there is no file {absent[0]}", hint=f"missing too: {', '.join(absent[1:])}" if absent[1:] else None
+        )
+
+
 # -- encode and decode ---------------------------------------------------------------------------------------------
 
 
@@ -165,7 +175,8 @@ def encode(
     videos: Sequence[str], output: Path | None, options: CodecOptions, *, store: str = "fp32", overwrite: bool = False
 ) -> None:
     """Write the latents of clips, and print the files. store: number format in them."""
-    targets = name_targets(videos, output, LATENTS_SUFFIX, overwrite=overwrite)
+    check_files(videos)
+    targets = name_targets(videos, output, [LATENTS_SUFFIX] * len(videos), overwrite=overwrite)
     codec, console = Codec(options), get_console()
     for video, target in zip(videos, targets, strict=True):
         with codec.open(video) as clip:
@@ -182,6 +193,7 @@ def encode(
 
 def decode(files: Sequence[Path], output: Path | None, options: CodecOptions, *, overwrite: bool = False) -> None:
     """Write the clips of latents, and print the files."""
+    check_files(files)
     console = get_console()
     abouts = []
     for file in files:
@@ -193,11 +205,7 @@ def decode(files: Sequence[Path], output: Path | None, options: CodecOptions, *,
             raise UsageError(f"these latents are of several autoencoders: {', '.join(sorted(names))}")
         options = CodecOptions(**{**asdict(options), "name": names.pop()})
     suffixes = [".png" if about["num_frames"] == 1 else ".mp4" for about in abouts]
-    targets = [
-        name_targets([file], output, suffix, overwrite=overwrite, count=len(files))[0]
-        for file, suffix in zip(files, suffixes, strict=True)
-    ]
-    _check_distinct(targets)
+    targets = name_targets(files, output, suffixes, overwrite=overwrite)
     codec = Codec(options)
     for file, target in zip(files, targets, strict=True):
         with open_latents(file) as opened:
@@ -237,7 +245,7 @@ def _decode_file(codec: Codec, latents: LatentFile, target: Path) -> None:
                 yield to_frames(pixels[0])
 
         settings = {"vae": about, "memory": codec.options.memory}
-        write_clip(target, frames(), count, about["fps"], settings)
+        write_clip(target, frames(), about["fps"], settings)
 
 
 def _decode_stream(codec: Codec, latents: LatentFile, size: tuple[int, int]) -> Iterator[Tensor]:
@@ -255,43 +263,38 @@ def _decode_stream(codec: Codec, latents: LatentFile, size: tuple[int, int]) -> 
         place, left = place + length, left - some
 
 
-def write_clip(target: Path, frames: Iterator[Any], count: int, fps: float, settings: Mapping[str, Any]) -> None:
-    """Write frames (T, H, W, 3) as a video, or one as a picture."""
+def write_clip(target: Path, frames: Iterator[Any], fps: float, settings: Mapping[str, Any]) -> None:
+    """Write frames (T, H, W, 3) as a video, or the only one as a picture."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if count == 1:
+    if target.suffix == ".png":
         write_image(target, next(frames)[0], settings)
     else:
         write_video(target, frames, fps, settings)
 
 
 def name_targets(
-    sources: Sequence[str | Path], output: Path | None, suffix: str, *, overwrite: bool, count: int | None = None
+    sources: Sequence[str | Path], output: Path | None, suffixes: Sequence[str], *, overwrite: bool
 ) -> list[Path]:
     """One path for each source: `output` for a single one when it has an ending, else inside that folder.
 
     Raises UsageError for two sources of one name, and for files that are there already.
     """
-    count = len(sources) if count is None else count
     if output is not None and output.suffix and not output.is_dir():
-        if count > 1:
-            raise UsageError(f"{count} files cannot be written to {output}", hint="give a folder with --output")
-        if output.suffix != suffix:
-            raise UsageError(f"--output {output}: the file must end in {suffix}")
+        if len(sources) > 1:
+            raise UsageError(f"{len(sources)} files cannot be written to {output}", hint="give a folder with --output")
+        if output.suffix != suffixes[0]:
+            raise UsageError(f"--output {output}: the file must end in {suffixes[0]}")
         targets = [output]
     else:
         folder = output or DEFAULT_FOLDER
-        targets = [folder / f"{Path(source).stem}{suffix}" for source in sources]
-    _check_distinct(targets)
-    there = [target for target in targets if target.exists()]
-    if there and not overwrite:
-        raise UsageError(f"{there[0]} is there already", hint="--overwrite replaces it; --output names another place")
+        pairs = zip(sources, suffixes, strict=True)
+        targets = [folder / f"{Path(source).stem}{suffix}" for source, suffix in pairs]
+    for target in targets:
+        if targets.count(target) > 1:
+            raise UsageError(f"two files would be written to {target}", hint="give them in separate calls")
+        if target.exists() and not overwrite:
+            raise UsageError(f"{target} is there already", hint="--overwrite replaces it; --output names another place")
     return targets
-
-
-def _check_distinct(targets: Sequence[Path]) -> None:
-    if len(set(targets)) < len(targets):
-        twice = next(target for target in targets if targets.count(target) > 1)
-        raise UsageError(f"two files would be written to {twice}", hint="give them in separate calls with --output")
 
 
 # -- reconstructions -----------------------------------------------------------------------------------------------
@@ -340,11 +343,13 @@ def reconstruct(
     overwrite: bool = False,
 ) -> None:
     """Write each clip beside its reconstructions, from the decoded frames themselves, and print the files."""
+    check_files(videos)
+    are_pictures = [options.frames == 1 or is_image(Path(video)) for video in videos]
+    suffixes = [".png" if is_picture else ".mp4" for is_picture in are_pictures]
+    targets = name_targets(videos, output, suffixes, overwrite=overwrite)
     codec, console = Codec(options), get_console()
-    for video in videos:
+    for video, target in zip(videos, targets, strict=True):
         with codec.open(video) as clip:
-            suffix = ".png" if clip.num_frames == 1 else ".mp4"
-            target = name_targets([video], output, suffix, overwrite=overwrite, count=len(videos))[0]
             with console.progress(f"reconstructing {clip.path.name}", clip.num_frames) as progress:
                 record = _write_reconstruction(codec, clip, target, separate, progress.advance)
             console.result(target, record)
@@ -371,7 +376,7 @@ def _write_reconstruction(
                 advance(piece.original.shape[2])
                 yield torch.cat([torch.from_numpy(panel) for panel in panels.values()], dim=2).numpy()
 
-        write_clip(target, frames(), clip.num_frames, clip.fps, {"vae": codec.about(clip), "panels": names})
+        write_clip(target, frames(), clip.fps, {"vae": codec.about(clip), "panels": names})
     written = {} if files is None else {name: str(path) for name, path in files.paths.items()}
     return {"path": str(target), "panels": names, **({"files": written} if written else {}), **codec.about(clip)}
 
@@ -383,6 +388,7 @@ def evaluate(
     videos: Sequence[str], options: CodecOptions, *, metrics: Sequence[str] = (), metric_weights: Sequence[str] = ()
 ) -> None:
     """Measure reconstructions of clips, each and all together, and print a table."""
+    check_files(videos)
     chosen = load_metrics(metrics or DEFAULT_METRICS, metric_weights, options)
     codec, console = Codec(options), get_console()
     rows: list[dict[str, Any]] = []
@@ -466,6 +472,7 @@ def statistics(videos: Sequence[str], options: CodecOptions) -> None:
     """Mean and deviation of raw latents, for scaling, and print them."""
     from sora_cli.video.statistics import Moments
 
+    check_files(videos)
     codec, console = Codec(options), get_console()
     if not hasattr(codec.vae, "unscaled"):
         raise UsageError(f"the autoencoder {codec.spec.name} does not give unscaled latents")

@@ -76,6 +76,7 @@ def plan_vae_train(
 ) -> VaeTrainPlan:
     """Work out a run of `sora vae train`; arguments as of `plan_train`. Raises SoraError for all that can be wrong."""
     config: VaeTrainConfig = resolved.config
+    assert config.vae.name is not None  # filled by the resolver
     spec = plugins.get("vae", config.vae.name)
     assert isinstance(spec, VAESpec)  # the plugin manager checked it
     if spec.train is None:

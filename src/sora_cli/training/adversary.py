@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from sora_cli.launch.mesh import Team
+
 from .autoencoder_losses import (
     LecamAverages,
     adaptive_weight,
@@ -28,10 +30,14 @@ WEIGHTS, MOMENTS = "discriminator", "discriminator_optimizer"
 class Adversary:
     """A discriminator and its training. step: the update that is being made, set by the loop."""
 
-    def __init__(self, engine: Engine, options: DiscriminatorSection, *, takes: str, num_frames: int) -> None:
+    def __init__(
+        self, engine: Engine, options: DiscriminatorSection, *, takes: str, num_frames: int, team: Team | None = None
+    ) -> None:
         """takes: "frames" or "clips"; num_frames: what shorter clips are lengthened to for one that takes clips."""
         self.engine, self.options, self.takes, self.num_frames = engine, options, takes, num_frames
+        self.team = team or Team()
         self.lecam = LecamAverages()
+        self._logits: list[Tensor] = []
         self.step = 0
         self.loss: Tensor | None = None
         self._seen: tuple[Tensor, Tensor] | None = None
@@ -71,16 +77,19 @@ class Adversary:
             loss = options.weight * discriminator_loss(options.loss, of_real, of_fake)
             self.loss = loss.detach()
             if options.lecam_weight > 0:
-                self.lecam.update(of_real, of_fake)
+                self._logits.append(torch.stack([of_real.detach().float().mean(), of_fake.detach().float().mean()]))
                 loss = loss + options.lecam_weight * self.lecam.loss(of_real, of_fake)
             if options.gradient_penalty > 0:
-                loss = loss + options.gradient_penalty * gradient_penalty(self.engine.model, real)
+                loss = loss + options.gradient_penalty * gradient_penalty(self.engine.network, real)
             self.engine.backward(loss * share)
 
     def update(self, learning_rate: float, max_norm: float) -> Update | None:
         """Update it from the gradients so far; None when it took no part."""
         if not self.is_on:
             return None
+        if self._logits:  # the same on all ranks, however many there are
+            self.lecam.update(*self.team.mean(torch.stack(self._logits).mean(dim=0)))
+            self._logits = []
         return self.engine.update(self.options.learning_rate or learning_rate, max_norm)
 
     def _input(self, clips: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import signal
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -51,7 +51,6 @@ class ClipOptions:
     """How clips are cut and described; see the fields of the same names in the data settings."""
 
     seed: int
-    epoch: int
     transform: str = "resize_crop"
     frame_interval: int = 1
     exact_stride: bool = False
@@ -67,6 +66,7 @@ class ClipOptions:
 class Job(NamedTuple):
     """What a worker needs for one batch. rows, clips: wanted; spare_rows, spares: to take instead of bad ones."""
 
+    epoch: int
     number: int
     size: tuple[int, int, int]
     rows: list[int]
@@ -118,10 +118,23 @@ class Failure(NamedTuple):
     hint: str | None
 
 
-def raising(loader: DataLoader[Any]) -> Generator[Any, None, None]:
+class KeptWorkers:
+    """Decoding processes that stay from epoch to epoch: to start them takes longer than an epoch of a small table."""
+
+    def __init__(self) -> None:
+        self.loader: DataLoader[Any] | None = None
+
+    def close(self) -> None:
+        """End them."""
+        if self.loader is not None:
+            _end_workers(self.loader._iterator)
+            self.loader = None
+
+
+def raising(loader: DataLoader[Any], *, keeps: bool = False) -> Generator[Any, None, None]:
     """The items of a loader; the first failure among them is raised as the SoraError that it was.
 
-    Its processes are gone when this ends or is closed.
+    keeps: whether its processes stay when this ends or is closed.
     """
     items: Any = iter(loader)
     try:
@@ -130,12 +143,17 @@ def raising(loader: DataLoader[Any]) -> Generator[Any, None, None]:
                 raise SoraError(item.message, hint=item.hint)
             yield item
     finally:
-        workers = getattr(items, "_workers", [])
-        if workers:
-            items._shutdown_workers()
-        for worker in workers:
-            if worker.is_alive():
-                worker.kill()  # they leave SIGTERM alone
+        if not keeps:
+            _end_workers(items)
+
+
+def _end_workers(items: Any) -> None:
+    workers = getattr(items, "_workers", [])
+    if workers:
+        items._shutdown_workers()
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()  # they leave SIGTERM alone
 
 
 class ClipDataset(Dataset[Batch]):
@@ -144,6 +162,7 @@ class ClipDataset(Dataset[Batch]):
     def __init__(self, root: Path, options: ClipOptions) -> None:
         """root: folder of relative paths."""
         self.root, self.options = root, options
+        self.epoch = 0  # of the job that is done
 
     def __getitem__(self, job: Job) -> Batch | Failure:  # type: ignore[override]  # see `raising`
         """The batch; a failure when its bucket has no clips left that can be read, or the reader is not installed."""
@@ -153,6 +172,7 @@ class ClipDataset(Dataset[Batch]):
             return Failure(error.message, error.hint)
 
     def _batch(self, job: Job) -> Batch:
+        self.epoch = job.epoch
         bad: list[BadFile] = []
         spare = iter(zip(job.spare_rows, job.spares, strict=True))
         rows, pixels, texts, rates = [], [], [], []
@@ -236,19 +256,15 @@ class ClipDataset(Dataset[Batch]):
         return append_scores(clip.text, Scores(**kept))
 
     def _uniform(self, row: int, what: str) -> float:
-        return float(hashed_uniforms(np.array([row]), (self.options.seed, self.options.epoch, what))[0])
+        return float(hashed_uniforms(np.array([row]), (self.options.seed, self.epoch, what))[0])
 
 
-class Jobs(Sampler[Job]):
+class Jobs:
     """The jobs of one rank, in order."""
 
-    def __init__(self, table: ClipTable, plan: Plan, numbers: Sequence[int]) -> None:
+    def __init__(self, table: ClipTable, plan: Plan, numbers: Sequence[int], epoch: int) -> None:
         """numbers: of the micro-batches."""
-        self.table, self.plan, self.numbers = table, plan, numbers
-
-    def __len__(self) -> int:
-        """Micro-batches."""
-        return len(self.numbers)
+        self.table, self.plan, self.numbers, self.epoch = table, plan, numbers, epoch
 
     def __iter__(self) -> Iterator[Job]:
         """One after the other; captions and paths are looked up here, so workers hold no table."""
@@ -256,6 +272,7 @@ class Jobs(Sampler[Job]):
             batch = self.plan.micro_batch(number)
             spares = self.plan.spares(number, SPARES + len(batch.rows))
             yield Job(
+                self.epoch,
                 number,
                 batch.size,
                 batch.rows.tolist(),
@@ -270,26 +287,67 @@ def load_batches(
     plan: Plan,
     numbers: Sequence[int],
     options: ClipOptions,
+    epoch: int,
     *,
     num_workers: int = 0,
     prefetch: int | None = None,
     pin_memory: bool = False,
+    kept: KeptWorkers | None = None,
 ) -> Generator[Batch, None, None]:
     """The batches of these micro-batches, in order. prefetch: batches ahead for each worker, 2 by default.
 
-    Raises SoraError when the clips of a bucket cannot be read.
+    kept: holds the processes between calls for one table and the same options. Raises SoraError when the clips of a
+    bucket cannot be read.
     """
-    loader: DataLoader[Any] = DataLoader(
+    return load_items(
         ClipDataset(table.root, options),
+        Jobs(table, plan, numbers, epoch),
+        num_workers=num_workers,
+        prefetch=prefetch,
+        pin_memory=pin_memory,
+        kept=kept,
+    )
+
+
+class _Turns(Sampler[Any]):
+    """What the processes of a loader work on, which is something else the next time through."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self.items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items)
+
+
+def load_items(
+    dataset: Any,
+    items: Iterable[Any],
+    *,
+    num_workers: int,
+    prefetch: int | None,
+    pin_memory: bool,
+    kept: KeptWorkers | None = None,
+) -> Generator[Any, None, None]:
+    """What a dataset makes of these items, in order, with processes of its own. Arguments as of `load_batches`."""
+    if kept is not None and kept.loader is not None:
+        turns: Any = kept.loader.sampler
+        turns.items = items
+        return raising(kept.loader, keeps=True)
+    keeps = kept is not None and num_workers > 0
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
         batch_size=None,
-        sampler=Jobs(table, plan, numbers),
+        sampler=_Turns(items),
         num_workers=num_workers,
         prefetch_factor=prefetch if num_workers else None,
         pin_memory=pin_memory,
         worker_init_fn=prepare_worker,
         multiprocessing_context=worker_context() if num_workers else None,
+        persistent_workers=keeps,
     )
-    return raising(loader)
+    if kept is not None and keeps:
+        kept.loader = loader
+    return raising(loader, keeps=keeps)
 
 
 def prepare_worker(index: int) -> None:

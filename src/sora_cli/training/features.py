@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from .dataset import Failure
+    from .dataset import Failure, KeptWorkers
     from .objective import Encoded
 
 INDEX, SETTINGS = "index.json", "settings.json"
@@ -162,43 +162,42 @@ class FeatureSource:
         return FeaturePlan(self.index, seed=self.seed, epoch=epoch)
 
     def load(
-        self, plan: Any, numbers: Sequence[int], epoch: int, *, dtype: torch.dtype, pin_memory: bool
+        self,
+        plan: Any,
+        numbers: Sequence[int],
+        epoch: int,
+        *,
+        dtype: torch.dtype,
+        pin_memory: bool,
+        kept: KeptWorkers | None = None,
     ) -> Generator[Any, None, None]:
-        """The batches of these micro-batches, in order."""
-        from torch.utils.data import DataLoader
+        """The batches of these micro-batches, in order. kept: see `dataset.load_batches`."""
+        from .dataset import load_items
 
-        from .dataset import prepare_worker, raising, worker_context
-
-        workers = min(self.workers, len(numbers))
-        loader: DataLoader[Any] = DataLoader(
-            _Stored(self.index, plan.order),  # type: ignore[arg-type]  # as a Dataset, without importing torch for it
-            batch_size=None,
-            sampler=numbers,
-            num_workers=workers,
-            prefetch_factor=self.prefetch if workers else None,
+        return load_items(
+            _Stored(self.index),
+            [(number, int(plan.order[number])) for number in numbers],
+            num_workers=min(self.workers, len(numbers)),
+            prefetch=self.prefetch,
             pin_memory=pin_memory,
-            worker_init_fn=prepare_worker,
-            multiprocessing_context=worker_context() if workers else None,
+            kept=kept,
         )
-        return raising(loader)
 
 
 class _Stored:
-    """Reads micro-batches by number."""
+    """Reads micro-batches, each given as its number in the epoch and its place in the index."""
 
-    def __init__(self, index: FeatureIndex, order: Any) -> None:
-        self.index, self.order = index, order
+    def __init__(self, index: FeatureIndex) -> None:
+        self.index = index
 
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, number: int) -> FeatureBatch | Failure:
+    def __getitem__(self, job: tuple[int, int]) -> FeatureBatch | Failure:
         from safetensors import SafetensorError, safe_open
         from torch.nn import functional as F
 
         from .dataset import Failure
 
-        about = self.index.batches[int(self.order[number])]
+        number, stored = job
+        about = self.index.batches[stored]
         path, place = self.index.folder / about["file"], about["place"]
         try:
             with safe_open(path, framework="pt") as opened:

@@ -20,7 +20,7 @@ from sora_cli.video.latents import key_seed
 
 from .autoencoder import parts_tensor
 from .checkpoint import Checkpointer
-from .dataset import Batch
+from .dataset import Batch, KeptWorkers
 from .engine import Engine, Update
 from .features import FeatureSource
 from .learning_rate import learning_rate
@@ -167,6 +167,7 @@ class TrainingLoop:
         )
         self._num_weights = sum(parameter.numel() for parameter in self.engine.network.parameters())
         self._peak = peak_tflops(self.encoders.device)
+        self._workers = KeptWorkers()
         self._waiting: list[_Update] = []
         self._metrics: Metrics | None = None
         self._bad: Counter[str] = Counter()
@@ -185,6 +186,7 @@ class TrainingLoop:
         try:
             self._run()
         finally:
+            self._workers.close()
             self.checkpoints.wait()  # one that is being written is finished, whatever happened
 
     def _run(self) -> None:
@@ -233,8 +235,9 @@ class TrainingLoop:
             position.epoch,
             dtype=torch.bfloat16 if self.engine.options.dtype == torch.bfloat16 else torch.float32,
             pin_memory=self.config.data.pin_memory and device.type == "cuda",
+            kept=self._workers,
         )
-        with contextlib.closing(batches) as stream:  # decoding processes end, however this does
+        with contextlib.closing(batches) as stream:
             self._updates_from(stream, updates, progress)
 
     def _updates_from(self, stream: Iterator[Batch], updates: int, progress: Progress) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from sora_cli.config.train_schema import ClipSection
 
-    from .dataset import Batch
+    from .dataset import Batch, KeptWorkers
     from .table import ClipTable
 
 Plan = EpochPlan | FixedPlan
@@ -57,9 +58,16 @@ class ClipSource:
         )
 
     def load(
-        self, plan: Plan, numbers: Sequence[int], epoch: int, *, dtype: torch.dtype, pin_memory: bool
+        self,
+        plan: Plan,
+        numbers: Sequence[int],
+        epoch: int,
+        *,
+        dtype: torch.dtype,
+        pin_memory: bool,
+        kept: KeptWorkers | None = None,
     ) -> Generator[Batch, None, None]:
-        """The batches of these micro-batches. dtype: of the pixels."""
+        """The batches of these micro-batches. dtype: of the pixels; kept: see `load_batches`."""
         from .dataset import ClipOptions, load_batches
 
         data = self.data
@@ -71,8 +79,17 @@ class ClipSource:
             )
             if hasattr(data, name)  # autoencoders are told nothing of a clip
         }
-        options = ClipOptions(seed=self.seed, epoch=epoch, dtype=dtype, **shared)
-        workers = min(data.workers, len(numbers))
+        options = ClipOptions(seed=self.seed, dtype=dtype, **shared)
+        # More processes than cores make each other wait; results do not depend on their number.
+        workers = min(data.workers, len(numbers), os.cpu_count() or 1)
         return load_batches(
-            self.table, plan, numbers, options, num_workers=workers, prefetch=data.prefetch, pin_memory=pin_memory
+            self.table,
+            plan,
+            numbers,
+            options,
+            epoch,
+            num_workers=workers,
+            prefetch=data.prefetch,
+            pin_memory=pin_memory,
+            kept=kept,
         )

@@ -136,7 +136,7 @@ def make_adversary(plan: VaeTrainPlan, plugins: Plugins, team: Team, device: tor
         raise UsageError(f"the discriminator {spec.name} {error}") from error
     options = EngineOptions(**{**adam_options(config.optimizer), "ema_decay": 0.0}, dtype=DTYPES[config.vae.dtype])
     engine = make_engine(plan.parallelism, network.to(device), options, team)
-    return Adversary(engine, config.discriminator, takes=spec.takes, num_frames=frames)
+    return Adversary(engine, config.discriminator, takes=spec.takes, num_frames=frames, team=team)
 
 
 def largest_clip(source: ClipSource) -> tuple[int, int, int]:
