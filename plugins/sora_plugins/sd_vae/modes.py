@@ -7,6 +7,9 @@ from dataclasses import dataclass
 MEMORY_MODES = ("plain", "low", "tiled")
 #: Sides in pixels. A tile of 256 x 256 takes a fourteenth of a 720p frame; eight latents are blended at each border.
 TILE, OVERLAP = 256, 64
+#: Most bytes of a slab in the network's number format; but it has at least one row, and where a convolution needs them
+#: its neighbours. The second: how many slabs exist at a time, counted.
+SLAB_BYTES, SLABS_AT_ONCE = 16 * 2**20, 6
 
 
 @dataclass(frozen=True)

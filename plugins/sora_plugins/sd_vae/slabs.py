@@ -20,12 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .modes import SLAB_BYTES
+
 if TYPE_CHECKING:
     from .model import Decoder, Downsample, Encoder, MiddleBlock, ResidualBlock
 
-#: Most bytes of a slab in the network's number format; but it has at least one row, and where a convolution needs them
-#: its neighbours. At most six slabs exist at a time.
-SLAB_BYTES = 16 * 2**20
 #: Rows of the attention matrix computed together: where no fused kernel takes this head width, two matrices of 2048 x
 #: 14400 (720p) in float32 take 225 MiB, less than the widest level takes anyway.
 QUERIES_AT_ONCE = 2048
