@@ -190,3 +190,13 @@ def test_estimates():
     assert mib("plain") == pytest.approx((1240, 2241), abs=3)
     assert mib("low") == pytest.approx((281 + 2.15 * 96, 450 + 1.66 * 96), abs=1)
     assert mib("tiled") == pytest.approx((281 + 2.15 * 96, 281 + 2.15 * 96), abs=1)
+
+
+def test_a_clip_is_not_copied_to_be_encoded(tiny):
+    """Only the frames in flight are converted to the network's number format."""
+    tiny.spatial_vae.bfloat16()
+    pixels = torch.rand(1, 3, 17, 64, 64)
+    with torch.inference_mode(), LiveBytes(tiny) as live:
+        live.seen.add(pixels.untyped_storage().data_ptr())
+        tiny.spatial_vae.encode(pixels, sample=False, frames_at_once=1)
+    assert live.peak < 6 * 8 * 64 * 64 * 2 < pixels.nbytes / 2

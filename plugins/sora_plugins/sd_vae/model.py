@@ -265,11 +265,12 @@ class FrameAutoencoder(nn.Module):
         sample: draw from the posterior, as the diffusion models were trained, else take its mean. noise: the standard
         normal to use, frames flattened (B * T, C, h, w).
         """
-        batch, frames = len(pixels), pixels.transpose(1, 2).flatten(0, 1).to(self.dtype)
+        batch, frames = len(pixels), pixels.transpose(1, 2).flatten(0, 1)  # for one clip a view, not a copy
         size = frames_at_once or at_once(*frames.shape[2:])
         rows = []
         for start in range(0, len(frames), size):
-            posterior = DiagonalGaussian(self.module.moments(frames[start : start + size]))
+            group = frames[start : start + size].to(self.dtype).contiguous()
+            posterior = DiagonalGaussian(self.module.moments(group))
             given = None if noise is None else noise[start : start + size]
             rows.append(posterior.sample(given, generator=generator) if sample else posterior.mean)
         return (torch.cat(rows) * self.scaling_factor).unflatten(0, (batch, -1)).transpose(1, 2)
