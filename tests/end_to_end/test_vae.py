@@ -19,7 +19,7 @@ from sora_cli.training.run_folder import complete_checkpoints
 from sora_cli.video.io import write_video
 
 TINY = {
-    "vae_2d": {"architecture": {"block_out_channels": [8, 16, 16], "layers_per_block": 1, "norm_num_groups": 4}},
+    "vae_2d": {"architecture": {"block_out_channels": [8, 8, 16, 16], "layers_per_block": 1, "norm_num_groups": 4}},
     "vae_temporal": {
         "filters": 8,
         "num_res_blocks": 1,

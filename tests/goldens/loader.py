@@ -53,6 +53,11 @@ def cases(topic: str, file: str, key: str = "cases") -> list[Any]:
     return [_parameter(topic, file, index, case) for index, case in enumerate(content)]
 
 
+def of_operations(parameters: list[Any], *names: str) -> list[Any]:
+    """The parameters of `cases` whose "op" is one of these; the one of an absent topic stays."""
+    return [each for each in parameters if not each.values[0] or each.values[0]["params"]["op"] in names]
+
+
 def load_tensors(topic: str, file: str) -> dict[str, Any]:
     """The tensors of `<topic>/<file>` (with its suffix), by name."""
     from safetensors.torch import load_file

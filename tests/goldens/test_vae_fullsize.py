@@ -12,6 +12,7 @@ from recipe import standard
 from torch import Tensor
 
 from sora_plugins.opensora_vae.model import VideoAutoencoder
+from sora_plugins.sd_vae import slabs
 from sora_plugins.sd_vae.gaussian import DiagonalGaussian
 
 TOPIC, GROUP = "vae_fullsize", "full_v1_2"
@@ -55,3 +56,15 @@ def test_real_widths(case):
     inputs = {name: tensors[key] for name, key in case["inputs"].items()}
     with torch.inference_mode():
         check_tensors(case, tensors, run(case["params"], full_network(), inputs))
+
+
+@pytest.mark.parametrize("case", cases(TOPIC, GROUP))
+def test_real_widths_in_slabs(case, monkeypatch):
+    monkeypatch.setattr(slabs, "SLAB_BYTES", 1_000_000)
+    monkeypatch.setattr(slabs, "QUERIES_AT_ONCE", 50)
+    network = full_network()
+    network.set_memory_mode("low")
+    try:
+        test_real_widths(case)
+    finally:
+        network.set_memory_mode("plain")

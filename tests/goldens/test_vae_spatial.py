@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from checks import check_gradients, check_tensors, close, record_outputs
-from loader import cases, load_tensors, read
+from loader import cases, load_tensors, of_operations, read
 from recipe import standard
 
+from sora_plugins.sd_vae import slabs
 from sora_plugins.sd_vae.config import SpatialConfig
 from sora_plugins.sd_vae.gaussian import DiagonalGaussian
 from sora_plugins.sd_vae.model import FrameAutoencoder, SpatialAutoencoder
@@ -81,6 +82,15 @@ def gradients(case, network, tensors, inputs):
 
 
 OPERATIONS = {"moments_per_frame": moments, "video_encode_decode": video, "trace": trace, "grad": gradients}
+
+
+@pytest.mark.parametrize("case", of_operations(cases(TOPIC, "tiny_f8"), "moments_per_frame", "video_encode_decode"))
+def test_in_slabs(case, monkeypatch):
+    monkeypatch.setattr(slabs, "SLAB_BYTES", 2000)
+    network, tensors = spatial()
+    network.set_memory_mode("low")
+    inputs = {name: tensors[key] for name, key in case["inputs"].items()}
+    OPERATIONS[case["params"]["op"]](case, network, tensors, inputs)
 
 
 @pytest.mark.parametrize("case", cases(TOPIC, "temporal_decoder"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from checks import check_gradients, check_tensors, close, record_outputs
-from loader import cases, load_tensors, read
+from loader import cases, load_tensors, of_operations, read
 
 from sora_plugins.opensora_vae.config import TemporalConfig
 from sora_plugins.opensora_vae.temporal import (
@@ -15,6 +15,7 @@ from sora_plugins.opensora_vae.temporal import (
     TemporalResidualBlock,
     depth_to_space_time,
 )
+from sora_plugins.sd_vae import slabs
 from sora_plugins.sd_vae.gaussian import DiagonalGaussian
 
 TOPIC = "vae_temporal"
@@ -107,6 +108,21 @@ def test_network(group, case):
     tensors = load_tensors(TOPIC, read(TOPIC, group)["tensors"])
     inputs = {name: tensors[key] for name, key in case["inputs"].items()}
     OPERATIONS[case["params"]["op"]](case, network(group), tensors, inputs)
+
+
+@pytest.mark.parametrize(
+    ("group", "case"),
+    [(g, *p.values) for g in NETWORKS for p in of_operations(cases(TOPIC, g), "encode", "decode", "posterior")],
+)
+def test_in_slabs(group, case, monkeypatch):
+    if not case:
+        pytest.skip(f"golden topic {TOPIC!r} is absent")
+    monkeypatch.setattr(slabs, "SLAB_BYTES", 2000)
+    tensors = load_tensors(TOPIC, read(TOPIC, group)["tensors"])
+    inputs = {name: tensors[key] for name, key in case["inputs"].items()}
+    made = network(group)
+    made.uses_slabs = True
+    OPERATIONS[case["params"]["op"]](case, made, tensors, inputs)
 
 
 @pytest.mark.parametrize("case", cases(TOPIC, "layers"))

@@ -7,10 +7,11 @@ import dataclasses
 import pytest
 import torch
 from checks import check_gradients, check_tensors, close
-from loader import cases, load_tensors, read
+from loader import cases, load_tensors, of_operations, read
 
 from sora_plugins.opensora_vae.config import VideoAutoencoderConfig
 from sora_plugins.opensora_vae.model import VideoAutoencoder
+from sora_plugins.sd_vae import slabs
 
 TOPIC = "vae_v1_2"
 
@@ -108,6 +109,20 @@ def test_combined_autoencoder(case):
     tensors = load_tensors(TOPIC, read(TOPIC, "tiny")["tensors"])
     inputs = {name: tensors[key] for name, key in case["inputs"].items()}
     OPERATIONS[params["op"]](case, network(params["micro_frame_size"]), tensors, inputs)
+
+
+CODING = ("encode_deterministic", "encode_sampled", "decode")
+
+
+@pytest.mark.parametrize("case", of_operations(cases(TOPIC, "tiny"), *CODING))
+def test_in_slabs(case, monkeypatch):
+    monkeypatch.setattr(slabs, "SLAB_BYTES", 4000)
+    params = case["params"]
+    tensors = load_tensors(TOPIC, read(TOPIC, "tiny")["tensors"])
+    inputs = {name: tensors[key] for name, key in case["inputs"].items()}
+    made = network(params["micro_frame_size"])
+    made.set_memory_mode("low")
+    OPERATIONS[params["op"]](case, made, tensors, inputs)
 
 
 def network_of_size(micro_frame_size: int | None) -> VideoAutoencoder:

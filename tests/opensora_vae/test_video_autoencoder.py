@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from live_tensors import LiveBytes
 from safetensors.torch import save_file
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from sora_cli.errors import SoraError
 from sora_cli.weights.locate import locate_weights
@@ -32,33 +30,6 @@ TINY: dict[str, Any] = {
     "vae_2d": {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 4},
     "vae_temporal": {"filters": 8, "num_res_blocks": 1, "channel_multipliers": [1, 1, 1, 1], "num_groups": 4},
 }
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors that were made and are still there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self.seen: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if not isinstance(tensor, torch.Tensor):
-                continue
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() in self.seen or storage.nbytes() == 0:
-                continue
-            self.seen.add(storage.data_ptr())
-            self.now += storage.nbytes()
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._gone, storage.data_ptr(), storage.nbytes())
-        return out
-
-    def _gone(self, pointer: int, size: int) -> None:
-        self.seen.discard(pointer)
-        self.now -= size
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sora_cli.plugin.protocols import Reconstruction
 from sora_plugins.sd_vae.gaussian import DiagonalGaussian
 from sora_plugins.sd_vae.model import FrameAutoencoder, SpatialAutoencoder
+from sora_plugins.sd_vae.modes import OVERLAP, TILE
 
 from .config import Constants, VideoAutoencoderConfig
 from .sizes import latent_frames
@@ -36,6 +37,16 @@ class VideoAutoencoder(nn.Module):
         self.temporal_vae = TemporalAutoencoder(self.config.temporal)
         self.register_buffer("shift", _constants(self.config.shift))
         self.register_buffer("scale", _constants(self.config.scale))
+
+    def set_memory_mode(self, mode: str, *, tile: int = TILE, overlap: int = OVERLAP) -> None:
+        """Compute in another way from now on, where no gradients are enabled. Raises ValueError.
+
+        "plain", the start: layer by layer. "low": exact up to rounding, in a third of the memory. "tiled": not exact,
+        the spatial part in tiles of `tile` pixels a side, whose neighbours fade into each other over `overlap` pixels;
+        the temporal part stays exact, as in "low".
+        """
+        self.spatial_vae.set_memory_mode(mode, tile=tile, overlap=overlap)
+        self.temporal_vae.uses_slabs = mode != "plain"
 
     # -- encoding ------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """The temporal autoencoder of Open-Sora 1.2: causal 3-D convolutions over latents of single frames.
 
 It never changes height and width. The convolutions are causal, the norms average over all frames of a piece. Parameter
-names are those of the released checkpoint. Without gradients activations and residual sums are written in place.
+names are those of the released checkpoint. Without gradients activations and residual sums are written in place, and
+loops over blocks stand in the function that owns the features: a caller's name would keep a level's input alive.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from sora_plugins.sd_vae.gaussian import DiagonalGaussian
 from sora_plugins.sd_vae.model import add, silu
 
+from . import slabs
 from .config import TemporalConfig
 
 Activation = Callable[[Tensor], Tensor]
@@ -87,7 +89,8 @@ class TemporalResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, T, H, W) -> (B, C_out, T, H, W)."""
         h = self.conv1(self.activation(self.norm1(x)))
-        h = self.conv2(self.activation(self.norm2(h)))
+        h = self.activation(self.norm2(h))  # in a line of its own, so that what came in is freed before the convolution
+        h = self.conv2(h)
         return add(h, self.conv3(x) if hasattr(self, "conv3") else x)
 
 
@@ -115,6 +118,7 @@ class TemporalEncoder(nn.Module):
                 resamplers.append(CausalConv3d(width, width, 3, time_stride=2) if halves else nn.Identity())
         self.block_res_blocks = nn.ModuleList(blocks)
         self.conv_blocks = nn.ModuleList(resamplers)
+        self.halves = config.temporal_downsample
         self.res_blocks = _blocks(config, before, before)
         self.norm1 = nn.GroupNorm(config.num_groups, before)
         self.conv2 = CausalConv3d(before, 2 * config.latent_embed_dim, 1)
@@ -123,10 +127,12 @@ class TemporalEncoder(nn.Module):
         """x (B, C, T, h, w), T a multiple of the time factor -> (B, 2 C_latent, T / factor, h, w)."""
         x = self.conv_in(x)
         for index, blocks in enumerate(self.block_res_blocks):
-            x = _run(blocks, x)
+            for block in blocks.children():
+                x = block(x)
             if index < len(self.conv_blocks):
                 x = self.conv_blocks[index](x)
-        x = _run(self.res_blocks, x)
+        for block in self.res_blocks:
+            x = block(x)
         return self.conv2(self.activation(self.norm1(x)))
 
 
@@ -154,9 +160,12 @@ class TemporalDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """z (B, C_latent, L, h, w) -> (B, C, L * factor, h, w)."""
-        x = _run(self.res_blocks, self.conv1(z))
+        x = self.conv1(z)
+        for block in self.res_blocks:
+            x = block(x)
         for index in reversed(range(len(self.block_res_blocks))):
-            x = _run(self.block_res_blocks[index], x)
+            for block in self.block_res_blocks[index].children():
+                x = block(x)
             if index > 0:
                 x = self.conv_blocks[index - 1](x)
                 if self.doubles[index - 1]:
@@ -165,11 +174,15 @@ class TemporalDecoder(nn.Module):
 
 
 class TemporalAutoencoder(nn.Module):
-    """Latents of frames (B, C, T, h, w) to and from latents with fewer frames (B, C_latent, ceil(T / factor), h, w)."""
+    """Latents of frames (B, C, T, h, w) to and from latents with fewer frames (B, C_latent, ceil(T / factor), h, w).
+
+    uses_slabs: compute in slabs of rows where no gradients are enabled, exact up to rounding, in half the memory.
+    """
 
     def __init__(self, config: TemporalConfig | None = None) -> None:
         super().__init__()
         self.config = config or TemporalConfig()
+        self.uses_slabs = False
         self.encoder = TemporalEncoder(self.config)
         self.decoder = TemporalDecoder(self.config)
         self.quant_conv = CausalConv3d(2 * self.config.latent_embed_dim, 2 * self.config.embed_dim, 1)
@@ -179,16 +192,21 @@ class TemporalAutoencoder(nn.Module):
         """The posterior. Frames are padded in front with zeros to a multiple of the time factor."""
         missing = -x.shape[2] % self.config.time_factor
         padded = F.pad(x, (0, 0, 0, 0, missing, 0)) if missing else x
-        return DiagonalGaussian(self.quant_conv(self.encoder(padded)).to(x.dtype))
+        moments = slabs.encode(self.encoder, padded) if self._in_slabs() else self.encoder(padded)
+        return DiagonalGaussian(self.quant_conv(moments).to(x.dtype))
 
     def decode(self, z: Tensor, num_frames: int | None = None) -> Tensor:
         """Latents of frames; the first -num_frames mod factor frames, which code the padding, are dropped.
 
         num_frames: None keeps all. That it fits the latents is checked by the caller, who knows the pieces.
         """
-        x = self.decoder(self.post_quant_conv(z))
+        z = self.post_quant_conv(z)
+        x = slabs.decode(self.decoder, z) if self._in_slabs() else self.decoder(z)
         missing = 0 if num_frames is None else -num_frames % self.config.time_factor
         return x[:, :, missing:]
+
+    def _in_slabs(self) -> bool:
+        return self.uses_slabs and not torch.is_grad_enabled()
 
     def get_latent_size(self, size: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """(T, h, w) of the latents of (T, h, w); None stays None."""
@@ -209,9 +227,3 @@ def _blocks(config: TemporalConfig, in_channels: int, out_channels: int) -> nn.M
         TemporalResidualBlock(channels, out_channels, groups=config.num_groups, activation=activation)
         for channels in inputs
     )
-
-
-def _run(blocks: nn.Module, x: Tensor) -> Tensor:
-    for block in blocks.children():
-        x = block(x)
-    return x

@@ -15,8 +15,10 @@ from torch.nn import functional as F
 
 from sora_cli.plugin.protocols import Reconstruction
 
+from . import slabs, tiles
 from .config import SpatialConfig
 from .gaussian import DiagonalGaussian
+from .modes import OVERLAP, TILE, MemoryMode
 
 NORM_EPS = 1e-6
 #: Rows of the attention matrix computed together: fused kernels for this head width are not everywhere, and the whole
@@ -66,11 +68,11 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(channels, channels)
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (N, C, H, W) -> same shape."""
+    def forward(self, x: Tensor, queries_at_once: int | None = None) -> Tensor:
+        """x (N, C, H, W) -> same shape. queries_at_once: None for QUERIES_AT_ONCE."""
         tokens = self.group_norm(x).flatten(2).transpose(1, 2)
         k, v = self.to_k(tokens)[:, None], self.to_v(tokens)[:, None]
-        queries = self.to_q(tokens)[:, None].split(QUERIES_AT_ONCE, dim=2)
+        queries = self.to_q(tokens)[:, None].split(queries_at_once or QUERIES_AT_ONCE, dim=2)
         out = torch.cat([F.scaled_dot_product_attention(q, k, v) for q in queries], dim=2)[:, 0]
         return self.to_out[0](out).transpose(1, 2).reshape(x.shape) + x
 
@@ -196,14 +198,39 @@ class SpatialAutoencoder(nn.Module):
         self.decoder = Decoder(self.config)
         self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1)
         self.post_quant_conv = nn.Conv2d(channels, channels, 1)
+        self.memory = MemoryMode()
+
+    def set_memory_mode(self, mode: str, *, tile: int = TILE, overlap: int = OVERLAP) -> None:
+        """Compute in another way from now on: "plain", "low" or "tiled", see `MemoryMode`. Raises ValueError."""
+        memory = MemoryMode(mode, tile, overlap)
+        memory.check_stride(self.config.stride)
+        self.memory = memory
 
     def moments(self, x: Tensor) -> Tensor:
         """Mean and log-variance of the latents, (N, 2 C, h, w)."""
+        match self._mode():
+            case "low":
+                return self.quant_conv(slabs.encode(self.encoder, x))
+            case "tiled":
+                return tiles.encode(lambda part: self.quant_conv(self.encoder(part)), x, **self._tiles())
         return self.quant_conv(self.encoder(x))
 
     def decode(self, z: Tensor) -> Tensor:
         """Pixels (N, 3, H, W) of latents (N, C, h, w)."""
+        match self._mode():
+            case "low":
+                return slabs.decode(self.decoder, self.post_quant_conv(z))
+            case "tiled":
+                return tiles.decode(lambda part: self.decoder(self.post_quant_conv(part)), z, **self._tiles())
         return self.decoder(self.post_quant_conv(z))
+
+    def _mode(self) -> str:
+        """Slabs overwrite what gradients need, and training on tiles would be another objective."""
+        return "plain" if torch.is_grad_enabled() else self.memory.name
+
+    def _tiles(self) -> dict[str, int]:
+        stride = self.config.stride
+        return {"tile": self.memory.tile // stride, "overlap": self.memory.overlap // stride, "stride": stride}
 
 
 class FrameAutoencoder(nn.Module):
@@ -220,6 +247,15 @@ class FrameAutoencoder(nn.Module):
         super().__init__()
         self.module = module
         self.scaling_factor = scaling_factor
+
+    def set_memory_mode(self, mode: str, *, tile: int = TILE, overlap: int = OVERLAP) -> None:
+        """Compute in another way from now on, as `SpatialAutoencoder.set_memory_mode`. Raises ValueError.
+
+        "plain", the start: layer by layer. "low": exact up to rounding, in a third of the memory. "tiled": not exact,
+        in tiles of `tile` pixels a side, whose neighbours fade into each other over `overlap` pixels. With gradients
+        enabled everything is computed plainly.
+        """
+        self.module.set_memory_mode(mode, tile=tile, overlap=overlap)
 
     def encode(
         self,
@@ -243,10 +279,11 @@ class FrameAutoencoder(nn.Module):
 
     def _posteriors(self, pixels: Tensor, frames_at_once: int | None) -> Iterator[tuple[int, DiagonalGaussian]]:
         """The number of the first frame, all clips in a row, and the posterior of some frames."""
-        frames = pixels.transpose(1, 2).flatten(0, 1).to(self.dtype)
+        frames = pixels.transpose(1, 2).flatten(0, 1)  # for one clip a view, not a copy
         size = frames_at_once or at_once(*frames.shape[2:])
         for start in range(0, len(frames), size):
-            yield start, DiagonalGaussian(self.module.moments(frames[start : start + size]))
+            group = frames[start : start + size].to(self.dtype).contiguous()
+            yield start, DiagonalGaussian(self.module.moments(group))
 
     def _as_clips(self, rows: Tensor, batch: int) -> Tensor:
         return (rows * self.scaling_factor).unflatten(0, (batch, -1)).transpose(1, 2)
