@@ -9,6 +9,8 @@ import pytest
 
 from sora_cli.config.files import read_yaml
 from sora_cli.config.schema import GenerateConfig
+from sora_cli.config.train_schema import TrainConfig
+from sora_cli.config.vae_schema import VaeTrainConfig
 from sora_cli.errors import SoraError, UsageError
 from sora_cli.plugin.specs import PresetSource
 from sora_cli.presets import (
@@ -94,6 +96,18 @@ def test_the_readme_lists_every_key():
     ) - {"expect"}
     listed = set(re.findall(r"`([a-z_]+(?:\.[a-z_]+)?)`", text))
     assert keys - listed == set()
+
+
+@pytest.mark.parametrize("config", [TrainConfig, VaeTrainConfig])
+def test_the_readme_lists_every_key_of_training(config):
+    text = (presets_folder() / "README.md").read_text()
+    keys = {
+        f"{section}.{name}"
+        for section, field in config.model_fields.items()
+        for name in field.annotation.model_fields
+        if name != "tables"
+    }
+    assert keys - set(re.findall(r"`([a-z_]+\.[a-z_]+)`", text)) == set()
 
 
 def fields_of(section):

@@ -13,7 +13,7 @@ from sora_cli.errors import UsageError
 from sora_cli.root import LightCommand
 
 if TYPE_CHECKING:
-    from sora_cli.tasks.vae import CodecOptions
+    from sora_cli.tasks.codec import CodecOptions
 
 app = o.new_app(
     help="Encode, decode, reconstruct, measure and train video autoencoders.",
@@ -128,7 +128,7 @@ def reconstruct(
     from sora_cli.console import command_output
 
     with command_output(json=as_json, quiet=quiet):
-        from sora_cli.tasks.vae import reconstruct as run
+        from sora_cli.tasks.vae_quality import reconstruct as run
 
         run(videos, output, _codec(ctx), separate=separate, overwrite=overwrite)
 
@@ -166,7 +166,7 @@ def evaluate(
     from sora_cli.console import command_output
 
     with command_output(json=as_json, quiet=quiet):
-        from sora_cli.tasks.vae import evaluate as run
+        from sora_cli.tasks.vae_quality import evaluate as run
 
         run(videos, _codec(ctx), metrics=metrics or (), metric_weights=metric_weights or ())
 
@@ -197,7 +197,7 @@ def stats(
     from sora_cli.console import command_output
 
     with command_output(json=as_json, quiet=quiet):
-        from sora_cli.tasks.vae import statistics as run
+        from sora_cli.tasks.vae_quality import statistics as run
 
         run(videos, _codec(ctx))
 
@@ -301,7 +301,7 @@ def train(
 
 def _codec(ctx: typer.Context) -> CodecOptions:
     """How clips are coded, from the options of a command."""
-    from sora_cli.tasks.vae import CodecOptions
+    from sora_cli.tasks.codec import CodecOptions
 
     values = dict(ctx.params)
     if values.get("low_memory"):

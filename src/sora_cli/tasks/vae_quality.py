@@ -1,0 +1,220 @@
+"""`sora vae reconstruct`, `eval` and `stats`: how clips come back, and how latents are spread."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sora_cli.console import get_console
+from sora_cli.errors import UsageError
+from sora_cli.plugin.manager import get_plugins
+from sora_cli.plugin.specs import MetricSpec
+from sora_cli.training.table import is_image
+from sora_cli.video.clips import ClipFile
+from sora_cli.video.latents import to_frames
+from sora_cli.video.lossless import LosslessFiles
+from sora_cli.video.statistics import Moments
+from sora_cli.weights.locate import locate_parts
+
+from .codec import FRAMES_AT_ONCE, Codec, CodecOptions, check_files, name_targets, report_tiles, write_clip
+from .components import choose_device
+
+DEFAULT_METRICS = ("psnr", "ssim")
+
+
+class Reconstructed(NamedTuple):
+    """Consecutive frames (1, 3, T, H, W) in [-1, 1]: as they were, decoded, and through the spatial part alone."""
+
+    original: Tensor
+    full: Tensor
+    spatial: Tensor | None
+
+
+def reconstructions(codec: Codec, clip: ClipFile, *, with_spatial: bool = False) -> Iterator[Reconstructed]:
+    """A clip encoded and decoded, piece by piece; only its latents are kept as a whole.
+
+    The clip is decoded from its file twice, so that memory does not grow with it.
+    """
+    latents = torch.cat(list(codec.encode(clip)), dim=2)
+    report_tiles(codec.measure_tiles(codec.first_piece(clip), latents[:, :, : codec.first_latents(clip.num_frames)]))
+    size = clip.height, clip.width
+    waiting: Tensor | None = None
+    source = clip.pieces(FRAMES_AT_ONCE)
+    for full in codec.decode(latents, clip.num_frames, size):
+        while waiting is None or waiting.shape[2] < full.shape[2]:
+            piece = next(source)
+            waiting = piece if waiting is None else torch.cat([waiting, piece], dim=2)
+        original, waiting = waiting[:, :, : full.shape[2]], waiting[:, :, full.shape[2] :]
+        yield Reconstructed(original, full, codec_spatial(codec, original, size) if with_spatial else None)
+
+
+def codec_spatial(codec: Codec, pixels: Tensor, size: tuple[int, int]) -> Tensor | None:
+    """Frames through the spatial part of the autoencoder alone; None where it has no part of its own."""
+    if not hasattr(codec.vae, "reconstruct_frames"):
+        return None
+    with torch.inference_mode():
+        found: Tensor = codec.vae.reconstruct_frames(pixels.to(codec.device), sample=codec.options.sample)
+    return found[..., : size[0], : size[1]].float().clamp(-1.0, 1.0).cpu()
+
+
+def reconstruct(
+    videos: Sequence[str],
+    output: Path | None,
+    options: CodecOptions,
+    *,
+    separate: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Write each clip beside its reconstructions, from the decoded frames themselves, and print the files."""
+    check_files(videos)
+    are_pictures = [options.frames == 1 or is_image(Path(video)) for video in videos]
+    suffixes = [".png" if is_picture else ".mp4" for is_picture in are_pictures]
+    targets = name_targets(videos, output, suffixes, overwrite=overwrite)
+    codec, console = Codec(options), get_console()
+    for video, target in zip(videos, targets, strict=True):
+        with codec.open(video) as clip:
+            with console.progress(f"reconstructing {clip.path.name}", clip.num_frames) as progress:
+                record = _write_reconstruction(codec, clip, target, separate, progress.advance)
+            console.result(target, record)
+
+
+def _write_reconstruction(
+    codec: Codec, clip: ClipFile, target: Path, separate: bool, advance: Callable[[int], None]
+) -> dict[str, Any]:
+    has_spatial = hasattr(codec.vae, "reconstruct_frames")
+    names = ["original", "full", *(["spatial"] if has_spatial else [])]
+    paths = {name: target.with_name(f"{target.stem}-{name}") for name in names}
+    with contextlib.ExitStack() as stack:
+        files = stack.enter_context(LosslessFiles(paths, clip.fps, clip.num_frames)) if separate else None
+
+        def frames() -> Iterator[Any]:
+            for piece in reconstructions(codec, clip, with_spatial=has_spatial):
+                panels = {
+                    name: to_frames(panel[0]) for name, panel in zip(names, piece, strict=False) if panel is not None
+                }
+                if files is not None:
+                    files.add(panels)
+                advance(piece.original.shape[2])
+                yield torch.cat([torch.from_numpy(panel) for panel in panels.values()], dim=2).numpy()
+
+        write_clip(target, frames(), clip.fps, {"vae": codec.about(clip), "panels": names})
+    written = {} if files is None else {name: str(path) for name, path in files.paths.items()}
+    return {"path": str(target), "panels": names, **({"files": written} if written else {}), **codec.about(clip)}
+
+
+# -- measures ------------------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    videos: Sequence[str], options: CodecOptions, *, metrics: Sequence[str] = (), metric_weights: Sequence[str] = ()
+) -> None:
+    """Measure reconstructions of clips, each and all together, and print a table."""
+    check_files(videos)
+    chosen = load_metrics(metrics or DEFAULT_METRICS, metric_weights, options)
+    codec, console = Codec(options), get_console()
+    rows: list[dict[str, Any]] = []
+    for video in videos:
+        with codec.open(video) as clip:
+            with console.progress(f"measuring {clip.path.name}", clip.num_frames) as progress:
+                values = measure(reconstructions(codec, clip), chosen, advance=progress.advance)
+            rows.append(
+                {"clip": clip.path.name, "frames": clip.num_frames, "size": f"{clip.height}x{clip.width}", **values}
+            )
+    means = {name: _mean([row[name] for row in rows]) for name in chosen}
+    rows.append({"clip": "mean", "frames": None, "size": None, **means})
+    units = {name: spec.unit for name, (spec, _) in chosen.items()}
+    title = ", ".join(f"{name} in {unit}" for name, unit in units.items() if unit)
+    console.table(rows, list(rows[0]), title or None)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+Chosen = Mapping[str, tuple[MetricSpec, Any]]
+
+
+def load_metrics(names: Sequence[str], metric_weights: Sequence[str], options: CodecOptions) -> Chosen:
+    """Measures by name. metric_weights: PART=FILE. Raises UsageError, or MissingError for weights that are not here."""
+    plugins = get_plugins()
+    device = choose_device(options.device)  # type: ignore[arg-type]  # typed by the command
+    given = dict(_part_and_file(text) for text in metric_weights)
+    chosen: dict[str, tuple[MetricSpec, Any]] = {}
+    for name in dict.fromkeys(names):
+        spec = plugins.get("metric", name)
+        assert isinstance(spec, MetricSpec)  # the plugin manager checked it
+        located = locate_parts(spec.weights, what=spec.name, overrides=given, option="--metric-weights")
+        chosen[spec.name] = (spec, plugins.load_target(spec)(located, device))
+    known = {part for spec, _ in chosen.values() for part in spec.weights}
+    if unused := sorted(set(given) - known):
+        raise UsageError(
+            f"no measure looks with {', '.join(unused)}", hint=f"parts: {', '.join(sorted(known)) or 'none'}"
+        )
+    return chosen
+
+
+def _part_and_file(text: str) -> tuple[str, str]:
+    part, equals, file = text.partition("=")
+    if not equals:
+        raise UsageError(
+            f"--metric-weights {text!r} is not PART=FILE", hint="example: --metric-weights alexnet=alexnet.pth"
+        )
+    return part, file
+
+
+def measure(
+    pieces: Iterator[Reconstructed], metrics: Chosen, *, advance: Callable[[int], None] = lambda _: None
+) -> dict[str, float | None]:
+    """The mean of each measure over the frames of a clip; None where a clip is too short for it."""
+    values: dict[str, list[Tensor]] = {name: [] for name in metrics}
+    before: tuple[Tensor, Tensor] | None = None
+    for piece in pieces:
+        pair = tuple((frames + 1.0) / 2.0 for frames in (piece.original, piece.full))
+        for name, (_, metric) in metrics.items():
+            ours = pair
+            if metric.overlap and before is not None:
+                ours = tuple(torch.cat(each, dim=2) for each in zip(before, pair, strict=True))
+            if ours[0].shape[2] > metric.overlap:
+                try:
+                    values[name].append(metric(*ours)[0].double().cpu())
+                except ValueError as error:
+                    raise UsageError(f"{name} {error}") from error
+        overlap = max((metric.overlap for _, metric in metrics.values()), default=0)
+        if overlap:
+            before = (pair[0][:, :, -overlap:], pair[1][:, :, -overlap:])
+        advance(piece.original.shape[2])
+    return {name: float(torch.cat(found).mean()) if found else None for name, found in values.items()}
+
+
+def statistics(videos: Sequence[str], options: CodecOptions) -> None:
+    """Mean and deviation of raw latents, for scaling, and print them."""
+    check_files(videos)
+    codec, console = Codec(options), get_console()
+    if not hasattr(codec.vae, "unscaled"):
+        raise UsageError(f"the autoencoder {codec.spec.name} does not give unscaled latents")
+    moments = Moments()
+    for video in videos:
+        with (
+            codec.open(video) as clip,
+            console.progress(f"encoding {clip.path.name}", codec.latent_shape(clip)[1]) as progress,
+        ):
+            for latents in codec.encode(clip):
+                moments.add(codec.vae.unscaled(latents.to(codec.device)).cpu())
+                progress.advance(latents.shape[2])
+    record = {
+        "vae": codec.spec.name,
+        "clips": len(videos),
+        "positions": moments.count,
+        "mean": moments.mean,
+        "std": moments.std,
+        "scaling_factor": 1.0 / moments.std if moments.std > 0 else None,
+        "shift": [round(value, 6) for value in moments.channel_mean.tolist()],
+        "scale": [round(value, 6) for value in moments.channel_std.tolist()],
+    }
+    console.record(record, title="raw latents; models see (latents - shift) / scale")
