@@ -151,6 +151,14 @@ def test_several_processes_learn_the_same(executable: Executable, clips: Path) -
     assert made["zero2"] == pytest.approx(made["single"], rel=1e-4)
 
 
+def test_shards_of_clips_of_every_length(executable: Executable, clips: Path) -> None:
+    """As in stage 3: one and two pieces, at which processes with shards must all be as often."""
+    more = ("--frames", "20", "--batch-size", "1", "--mixing", "length")
+    executable(*arguments(clips, *more, "--accumulate", "2", "--run", "single", steps=5))
+    executable(*arguments(clips, *more, "--gpus", "2", "--sharding", "zero2", steps=5))
+    assert rows(executable.folder / RUN) == pytest.approx(rows(executable.folder / "single"), rel=1e-4)
+
+
 def test_what_cannot_be_trained_is_said(executable: Executable, clips: Path) -> None:
     for more, message in (
         (("--vae", "nano", "--set", "loss.identity=true"), "nano has no frame latents, which loss.identity compares"),

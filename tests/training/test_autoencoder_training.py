@@ -29,8 +29,8 @@ def batch(frames=9):
 
 
 def lengths(mixing, **more):
-    mixer = ClipMixer(VaeDataSection(mixing=mixing, **more), CPU, lambda *size: 7)
-    return [mixer.encode(batch(), seed).pixels.shape[2] for seed in range(400)]
+    mixer = ClipMixer(VaeDataSection(mixing=mixing, **more), 0, CPU, lambda *size: 7)
+    return [mixer.encode(batch(), 1, update=update).pixels.shape[2] for update in range(400)]
 
 
 def test_lengths_are_mixed():
@@ -40,11 +40,11 @@ def test_lengths_are_mixed():
     assert 70 <= found.count(1) <= 130
     found = lengths("length")
     assert set(found) == set(range(1, 10))
-    assert lengths("length") == found, "drawn from the seed"
+    assert lengths("length") == found, "drawn from the update"
 
 
 def test_first_frames_are_kept_and_positions_counted():
-    mixer = ClipMixer(VaeDataSection(mixing="length"), CPU, lambda frames, height, width: frames * height)
+    mixer = ClipMixer(VaeDataSection(mixing="length"), 0, CPU, lambda frames, height, width: frames * height)
     clips = mixer.encode(batch(), 5)
     count = clips.pixels.shape[2]
     assert torch.equal(clips.pixels, batch().pixels[:, :, :count])

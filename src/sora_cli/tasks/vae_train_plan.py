@@ -95,7 +95,7 @@ def plan_vae_train(
     if config.discriminator.name is not None:
         discriminator = plugins.get("discriminator", config.discriminator.name)  # type: ignore[assignment]
     source = clip_source(config.data, config.run.seed, cache or folder / TABLE_CACHE, table, needs_text=False)
-    _check_discriminator(config, discriminator, source)
+    _check_sizes(config, discriminator, source)
     if source.table.num_skipped:
         notes.append(f"{source.table.num_skipped} bad rows of the table are left out")
     return VaeTrainPlan(
@@ -195,7 +195,14 @@ def _perceptual(
         return spec, {}
 
 
-def _check_discriminator(config: VaeTrainConfig, spec: DiscriminatorSpec | None, source: ClipSource) -> None:
+def _check_sizes(config: VaeTrainConfig, spec: DiscriminatorSpec | None, source: ClipSource) -> None:
+    """Raise UsageError where clips of several sizes cannot be trained together."""
+    if config.hardware.sharding != "none" and source.buckets is not None:
+        # Ranks meet at each call of a block, and larger clips go through it more often.
+        raise UsageError(
+            "with --sharding all clips need one size, and there are buckets",
+            hint="give --size, --frames and --batch-size, or --sharding none",
+        )
     if spec is not None and spec.has_fixed_size and source.buckets is not None:
         raise UsageError(
             f"the discriminator {spec.name} judges clips of one size, and there are buckets",

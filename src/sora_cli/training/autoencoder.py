@@ -1,6 +1,7 @@
 """The loss of an autoencoder on a batch, from the terms that are switched on.
 
-Chance is drawn from keys, as in `objective`: lengths from seed, epoch and number of the micro-batch, posteriors too.
+Chance is drawn from keys, as in `objective`: posteriors from seed, epoch and number of the micro-batch, lengths from
+seed and update.
 """
 
 from __future__ import annotations
@@ -41,18 +42,22 @@ class ClipMixer:
     """
 
     data: VaeDataSection
+    seed: int
     device: torch.device
     latent_size: Callable[[int, int, int], int]
 
-    def encode(self, batch: Batch, seed: int) -> Clips:
-        """seed: of the length."""
-        length = self.length(batch.pixels.shape[2], seed)
+    def encode(self, batch: Batch, seed: int, *, update: int = 0) -> Clips:
+        """The length is drawn from the number of the update alone: the same on all ranks.
+
+        With shards it must be, because a longer clip has more pieces, and ranks meet at each call of a block.
+        """
+        length = self.length(batch.pixels.shape[2], update)
         pixels = batch.pixels[:, :, :length].to(self.device, non_blocking=True)
         return Clips(batch.number, pixels, len(pixels) * self.latent_size(*pixels.shape[2:]))
 
-    def length(self, num_frames: int, seed: int) -> int:
-        """How many of the first frames are kept."""
-        generator = torch.Generator().manual_seed(key_seed(seed, "length"))
+    def length(self, num_frames: int, update: int) -> int:
+        """How many of the first frames are kept in an update."""
+        generator = torch.Generator().manual_seed(key_seed(self.seed, update, "length"))
         match self.data.mixing:
             case "image":
                 is_image = float(torch.rand((), generator=generator)) < self.data.image_share

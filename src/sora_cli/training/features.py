@@ -218,7 +218,7 @@ class NoEncoders:
 
     device: torch.device
 
-    def encode(self, batch: FeatureBatch, seed: int) -> Encoded:
+    def encode(self, batch: FeatureBatch, seed: int, *, update: int = 0) -> Encoded:
         """The batch on the device."""
         from .objective import Encoded
 

@@ -82,8 +82,8 @@ class Encoder(Protocol):
         """Where the network is."""
         ...
 
-    def encode(self, batch: Any, seed: int) -> Encoded:
-        """seed: of what is sampled on the way."""
+    def encode(self, batch: Any, seed: int, *, update: int = 0) -> Encoded:
+        """seed: of what is sampled on the way; update: number of the update, the same on all ranks."""
         ...
 
 
@@ -271,9 +271,8 @@ class TrainingLoop:
             batch = next(stream)
             waited += time.perf_counter() - before
             self._note_bad(batch)
-            encoded = self.encoders.encode(
-                batch, key_seed(self.config.run.seed, position.epoch, batch.number, "autoencoder")
-            )
+            seed = key_seed(self.config.run.seed, position.epoch, batch.number, "autoencoder")
+            encoded = self.encoders.encode(batch, seed, update=position.step)
             with self.engine.accumulating(is_last):
                 own = self.objective.losses(self.engine.model, encoded, position.epoch).mean()
                 self.engine.backward(own / settings.accumulation)

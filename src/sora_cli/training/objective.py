@@ -53,7 +53,7 @@ class Encoders:
     aspect_condition: str = "h_over_w"
 
     @torch.no_grad()
-    def encode(self, batch: Batch, seed: int) -> Encoded:
+    def encode(self, batch: Batch, seed: int, *, update: int = 0) -> Encoded:
         """Latents and text of a batch. seed: of what the autoencoder samples."""
         torch.manual_seed(seed)
         size = self.clips_at_once or len(batch.pixels)

@@ -58,7 +58,7 @@ def make_loop(plan: VaeTrainPlan, plugins: Plugins, team: Team, stop: Stop) -> T
         use_gradient_checkpointing(network, config.vae.checkpointing_share)
     if config.vae.compile:
         compile_blocks(network)
-    mixer = ClipMixer(config.data, device, functools.partial(num_positions, plan))
+    mixer = ClipMixer(config.data, config.run.seed, device, functools.partial(num_positions, plan))
     loop = TrainingLoop(
         config=config,
         source=plan.source,
