@@ -232,12 +232,17 @@ def to_channels_last(decoder: Decoder) -> None:
 
 
 def load(weights: LocatedWeights, device: torch.device, dtype: torch.dtype) -> NanoAutoencoder:
-    """The autoencoder from a folder with `autoencoder.safetensors`; the decoder in `dtype`, the encoder in float32."""
+    """The autoencoder from a folder with `autoencoder.safetensors`, or from the files of a training run.
+
+    The decoder is in `dtype`, the encoder in float32.
+    """
     from sora_cli.weights.load import read_tensors
 
     with torch.device("meta"):
         model = NanoAutoencoder()
-    model.load_state_dict(read_tensors(weights.files), strict=True, assign=True)
+    named = weights.folder / "autoencoder.safetensors"  # other parts of nano may lie beside it
+    files = [named] if named.is_file() else weights.files
+    model.load_state_dict(read_tensors(files), strict=True, assign=True)
     model.decoder.to(dtype)
     to_channels_last(model.decoder)
     return model.to(device).eval()
