@@ -12,6 +12,8 @@ Clip = NDArray[np.uint8]
 Numbers = NDArray[np.float64]
 #: Sides in pixels of the diffusion model's tokens, and frames of a latent after the first.
 TOKEN_SIDE, LATENT_FRAMES = 32, 4
+#: How a hue counts for its neighbours in a histogram.
+BLUR = (0.1, 0.25, 0.3, 0.25, 0.1)
 #: Frames between two pictures whose shift is measured.
 STEP = 4
 
@@ -156,6 +158,8 @@ def colour_histogram(clip: Clip, bins: int = 24) -> Numbers:
     hue = np.nan_to_num(hue) / 6.0
     # What is bright and colourful counts most: flames, sparks and petals, not the ground.
     counts, _ = np.histogram(hue, bins=bins, range=(0.0, 1.0), weights=spread**2)
+    # Neighbouring hues are nearly the same colour.
+    counts = sum(weight * np.roll(counts, shift) for shift, weight in zip(range(-2, 3), BLUR, strict=True))
     bright = float(((least > 0.75) * 0.1).sum())
     shares = np.append(counts, bright)
     return np.sqrt(shares / max(shares.sum(), 1e-9))
