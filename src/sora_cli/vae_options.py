@@ -59,11 +59,11 @@ NetworkConfig = Annotated[
     setting("vae.config", "--vae-config", "config.json of a network of other sizes", "FILE", parameter="vae_config"),
 ]
 Dtype = Annotated[
-    Literal["fp32", "bf16", "fp16"] | None,
+    Literal["fp32", "bf16"] | None,
     setting(
         "vae.dtype",
         "--dtype",
-        "number format of the network: fp32, bf16 or fp16",
+        "number format of the network: fp32 or bf16",
         "NAME",
         default="bf16",
         parameter="vae_dtype",

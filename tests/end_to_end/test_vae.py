@@ -175,6 +175,17 @@ def test_what_cannot_be_trained_is_said(executable: Executable, clips: Path) -> 
     assert "no autoencoder is named" in executable("vae", "train", "--data", str(clips), code=2).stderr
 
 
+def test_a_discriminator_that_starts_later_on_two_processes(executable: Executable, clips: Path) -> None:
+    """In bf16, beside the loss of latents: the decoder of pixels has no pull before."""
+    latents = ("--set", "loss.pixels=false", "--set", "loss.frame_latents=true", "--dtype", "bf16")
+    against = ("--discriminator", "patch-2d", "--set", "discriminator.options={filters: 4, num_layers: 1}")
+    later = ("--set", "discriminator.start=2", "--gpus", "2", "--batch-size", "1")
+    executable(*arguments(clips, *latents, *against, *later, steps=4))
+    log = [json.loads(line) for line in (executable.folder / RUN / "metrics.jsonl").read_text().splitlines()]
+    assert ["adversarial_loss" in row for row in log] == [False, False, True, True]
+    assert ["discriminator_loss" in row for row in log] == [False, False, True, True]
+
+
 def test_the_recipes_plan(executable: Executable, clips: Path) -> None:
     """The three stages, dry: without weights and GPUs."""
     for stage in (1, 2, 3):
@@ -235,12 +246,58 @@ def test_pictures_and_several_files(executable: Executable) -> None:
 def test_lossless_files_hold_the_frames_themselves(executable: Executable) -> None:
     video(executable.folder / "clip.mp4", frames=9)
     executable("vae", "reconstruct", "clip.mp4", "-o", "compared", "--separate")
+    assert (executable.folder / "compared" / "clip-compared.mp4").is_file()
     original = frames_of(executable.folder / "compared" / "clip-original.mkv")
     assert (original == frames_of(executable.folder / "clip.mp4")).all()
     full = frames_of(executable.folder / "compared" / "clip-full.mkv").astype(float)
     error = np.square((full - original) / 255).mean(axis=(1, 2, 3))
     measured = json.loads(executable("vae", "eval", "clip.mp4", "--json").stdout)[0]["psnr"]
     assert float((-10 * np.log10(error)).mean()) == pytest.approx(measured, abs=0.1)
+
+
+def test_nothing_is_lost(executable: Executable) -> None:
+    """What is read is never written, and what is there only when asked."""
+    clip = video(executable.folder / "clip.mp4", frames=5)
+    content = clip.read_bytes()
+    refused = executable("vae", "reconstruct", "clip.mp4", "-o", "clip.mp4", "--overwrite", code=2)
+    assert "clip.mp4 is what is read" in refused.stderr
+    executable("vae", "reconstruct", "clip.mp4", "-o", ".", "--overwrite")
+    assert clip.read_bytes() == content
+    (executable.folder / "clip-original.mkv").write_text("mine")
+    refused = executable("vae", "reconstruct", "clip.mp4", "-o", "new.mp4", "--separate", "--overwrite")
+    executable("vae", "reconstruct", "clip.mp4", "-o", "v1.2", "--quiet")
+    assert (executable.folder / "v1.2" / "clip-compared.mp4").is_file()
+    refused = executable("vae", "reconstruct", "clip.mp4", "-o", "clip-compared.mp4", "--separate", code=2)
+    assert "is there already" in refused.stderr
+    (executable.folder / "clip-compared.mp4").unlink()
+    refused = executable("vae", "reconstruct", "clip.mp4", "-o", "clip-compared.mp4", "--separate", code=2)
+    assert "clip-original.mkv is there already" in refused.stderr
+    assert (executable.folder / "clip-original.mkv").read_text() == "mine"
+
+
+def test_odd_sides_and_single_frames(executable: Executable) -> None:
+    Image.fromarray(moving(1, 65, 97)[0]).save(executable.folder / "odd.png")
+    odd_video(executable.folder / "odd.mkv", moving(6, 65, 97))
+    executable("vae", "encode", "odd.mkv", "-o", "odd.safetensors")
+    said = executable("vae", "decode", "odd.safetensors", "-o", "odd.mp4")
+    assert "odd.mp4 is written as 64x96" in said.stderr
+    assert frames_of(executable.folder / "odd.mp4").shape == (6, 64, 96, 3)
+    executable("vae", "reconstruct", "odd.mkv", "-o", "both.mp4", "--separate")
+    assert frames_of(executable.folder / "both.mp4").shape == (6, 64, 194, 3)
+    assert frames_of(executable.folder / "both-original.mkv").shape == (6, 65, 97, 3)
+    executable("vae", "reconstruct", "odd.png", "-o", "picture.png")
+    assert Image.open(executable.folder / "picture.png").size == (194, 65)
+    executable("vae", "reconstruct", "odd.mkv", "--frames", "1", "-o", "one.png")
+    refused = executable("vae", "reconstruct", "odd.mkv", "-o", "six.png", code=2)
+    assert "six.png is a picture, and there are 6 frames" in refused.stderr
+
+
+def odd_video(path: Path, frames: np.ndarray) -> None:
+    """FFV1, which takes any size."""
+    from sora_cli.video.lossless import LosslessFiles
+
+    with LosslessFiles({"a": path.with_suffix("")}, 12.0, len(frames)) as files:
+        files.add({"a": frames})
 
 
 def test_a_constant_rate_from_a_variable_one(executable: Executable) -> None:
@@ -298,6 +355,13 @@ def test_bad_input(executable: Executable) -> None:
     assert "holds latents of opensora-vae-v1.2, not of nano" in failed.stderr
     failed = executable("vae", "encode", "odd.mp4", "--vae", "sd-vae-ft-ema", "--vae-weights", "stored", code=1)
     assert "do not fit" in failed.stderr
+    (folder / "file").write_text("")
+    failed = executable("vae", "decode", "out.safetensors", "--vae-weights", "stored", "-o", "file/x.mp4", code=1)
+    assert "no file of latents" not in failed.stderr
+    other = {**TINY, "vae_temporal": {**TINY["vae_temporal"], "temporal_downsample": [True, False]}}
+    (stored / "config.json").write_text(json.dumps(other))
+    failed = executable("vae", "encode", "odd.mp4", *CODEC, "stored", "-o", "x.safetensors", code=1)
+    assert "codes 8 x 8 pixels and 2 frames to 4 numbers" in failed.stderr
     failed = executable("vae", "decode", "tiny.json", code=1)
     assert "tiny.json is no file of latents" in failed.stderr
 

@@ -61,6 +61,7 @@ def test_names_of_what_is_written(tmp_path):
         (["a.mp4", "b.mp4"], tmp_path / "y.mp4", [".mp4"] * 2, "cannot be written to"),
         (["a.mp4"], tmp_path / "y.avi", [".mp4"], "must end in .mp4"),
         (["a/x.mp4", "b/x.mp4"], tmp_path, [".mp4"] * 2, "two files would be written"),
+        ([tmp_path / "z.mp4"], tmp_path / "z.mp4", [".mp4"], "is what is read"),
     ):
         with pytest.raises(UsageError, match=message):
             name_targets(sources, output, suffixes, overwrite=False)

@@ -124,9 +124,8 @@ def test_it_learns_to_tell_and_pulls_without_learning():
         pull = made.pull(real, decoded * 1.0, torch.zeros(()), decoded)
         pull.backward()
         assert all(parameter.grad is None for parameter in network.parameters()), "the pull teaches it nothing"
-        made.learn(is_last=True, share=1.0)
-        assert made.update(0.02, 1.0).is_applied
-        losses.append(float(made.loss))
+        losses.append(float(made.learn(is_last=True, share=1.0)))
+        assert made.update(0.02, 1.0, is_wanted=True).is_applied
     assert losses[-1] < 0.5 * losses[0]
     assert decoded.grad.abs().sum() > 0
 
@@ -138,9 +137,36 @@ def test_it_waits_for_its_start():
     made.step = 4
     clip = torch.zeros(1, 3, 2, 16, 16)
     assert float(made.pull(clip, clip, torch.zeros(()), clip)) == 0.0
-    made.learn(is_last=True, share=1.0)
-    assert made.update(0.1, 1.0) is None
+    assert made.learn(is_last=True, share=1.0) is None
+    assert made.update(0.1, 1.0, is_wanted=True) is None
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def teach(made, real, fake, *, is_wanted=True):
+    """One update of a discriminator on a real and a decoded clip."""
+    decoded = fake.clone().requires_grad_()
+    made.pull(real, decoded * 1.0, (decoded * 1.0).abs().sum(), decoded) if not made.options.adaptive else None
+    made._seen = real, fake
+    made.learn(is_last=True, share=1.0)
+    return made.update(1e-3, 1.0, is_wanted=is_wanted)
+
+
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_a_bad_batch_changes_nothing(is_wanted):
+    """Not finite itself, or thrown away because the autoencoder's gradient was not finite."""
+    torch.manual_seed(0)
+    network = build_2d(PatchOptions(filters=4, num_layers=2), num_frames=1, height=16, width=16)
+    made = adversary(network, lecam_weight=0.1)
+    clip = torch.rand(1, 3, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert teach(made, clip, -clip).is_applied
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    averages = made.record()["lecam"]
+    result = teach(made, clip, clip * float("inf") if is_wanted else -clip, is_wanted=is_wanted)
+    assert result is None or not result.is_applied
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert made.record()["lecam"] == averages
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert teach(made, clip, -clip).is_applied, "and it goes on"
 
 
 def test_its_state_is_restored_with_its_statistics():
@@ -150,11 +176,7 @@ def test_its_state_is_restored_with_its_statistics():
 
     first, second = adversary(fresh(0), lecam_weight=0.1), adversary(fresh(1), lecam_weight=0.1)
     clip = torch.rand(1, 3, 2, 16, 16, generator=torch.Generator().manual_seed(0))
-    for made in (first,):
-        made.pull(clip, -clip * 1.0, torch.zeros((), requires_grad=True), clip) if not made.options.adaptive else None
-        made._seen = (clip, -clip)
-        made.learn(is_last=True, share=1.0)
-        made.update(1e-3, 1.0)
+    teach(first, clip, -clip)
     files = {name: {key: each.clone() for key, each in part.items()} for name, part in first.files().items()}
     second.load(files)
     second.load_record(first.record())
@@ -213,6 +235,17 @@ def test_a_spatial_autoencoder_is_trained_on_clips():
     assert values[-1] < 0.8 * values[0]
     assert "kl_loss" in objective.parts
     assert network(pixels, sample=False, decodes_pixels=False).pixels is None
+
+
+def test_the_divergence_is_summed_in_float32():
+    from sora_plugins.sd_vae.gaussian import DiagonalGaussian
+
+    moments = torch.randn(1, 8, 5, 32, 32, generator=torch.Generator().manual_seed(0)) * 3
+    wanted = DiagonalGaussian(moments.bfloat16().double()).kl()
+    for dtype in (torch.bfloat16, torch.float16):
+        exact = DiagonalGaussian(moments.to(dtype).double()).kl()
+        assert float(DiagonalGaussian(moments.to(dtype)).kl()) == pytest.approx(float(exact), rel=1e-5)
+    assert float(wanted) > 1e5
 
 
 def test_quality_of_a_clip():

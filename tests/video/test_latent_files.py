@@ -12,7 +12,7 @@ from sora_cli.video.latent_file import open_latents, write_latents
 from sora_cli.video.lossless import LosslessFiles
 
 SHAPE = (4, 7, 3, 5)
-ABOUT = {"vae": "x", "num_frames": 7}
+ABOUT = {"vae": "x", "num_frames": 7, "fps": 12.0, "height": 24, "width": 40}
 
 
 @pytest.fixture

@@ -128,6 +128,10 @@ class ZeroEngine(Engine):
             self.ema.update(self.slices)
         return Update(norm, is_applied)
 
+    def discard(self) -> None:
+        """As the base class, through ColossalAI, which keeps gradients of its own."""
+        self.zero.zero_grad()
+
     def files(self) -> dict[str, dict[str, Tensor]]:
         """As the base class, put together from the slices of all processes."""
         moments: dict[str, Tensor] = {}

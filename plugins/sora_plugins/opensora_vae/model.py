@@ -41,7 +41,7 @@ class VideoAutoencoder(nn.Module):
     def set_memory_mode(self, mode: str, *, tile: int = TILE, overlap: int = OVERLAP) -> None:
         """Compute in another way from now on, where no gradients are enabled. Raises ValueError.
 
-        "plain", the start: layer by layer. "low": exact up to rounding, in a third of the memory. "tiled": not exact,
+        "plain", the start: layer by layer. "low": exact up to rounding, in about half the memory. "tiled": not exact,
         the spatial part in tiles of `tile` pixels a side, whose neighbours fade into each other over `overlap` pixels;
         the temporal part stays exact, as in "low".
         """

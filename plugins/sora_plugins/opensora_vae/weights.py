@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .model import VideoAutoencoder
 
 
+#: Pixels per side, frames, and channels of a latent, which its spec promises.
+CODE = (8, 4, 4)
 #: A key of every spatial autoencoder by itself.
 SPATIAL_KEY = "encoder.conv_in.weight"
 
@@ -29,9 +31,16 @@ def build(config: Mapping[str, Any]) -> VideoAutoencoder:
     from .model import VideoAutoencoder
 
     try:
-        return VideoAutoencoder(VideoAutoencoderConfig.from_mapping(config))
+        sizes = VideoAutoencoderConfig.from_mapping(config)
     except (TypeError, ValueError) as error:
         raise SoraError(f"this configuration describes no video autoencoder: {error}") from error
+    code = sizes.spatial.stride, sizes.temporal.time_factor, sizes.temporal.embed_dim
+    if code != CODE:
+        raise SoraError(
+            f"this autoencoder codes {code[0]} x {code[0]} pixels and {code[1]} frames to {code[2]} numbers",
+            hint=f"it must be {CODE[0]} x {CODE[0]} pixels and {CODE[1]} frames to {CODE[2]}, as models expect",
+        )
+    return VideoAutoencoder(sizes)
 
 
 def start(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> StartWeights:

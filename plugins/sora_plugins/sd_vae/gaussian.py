@@ -35,15 +35,18 @@ class DiagonalGaussian:
         """Kullback-Leibler divergence (B,) from `other`, by default from the standard normal."""
         if self.deterministic:
             return torch.zeros(1)
+        mean, logvar = self.mean.float(), self.logvar.float()  # in another format sums of many would be rounded
         if other is None:
-            terms = self.mean**2 + self.var - 1.0 - self.logvar
+            terms = mean**2 + logvar.exp() - 1.0 - logvar
         else:
-            terms = (self.mean - other.mean) ** 2 / other.var + self.var / other.var - 1.0 - self.logvar + other.logvar
+            var = other.logvar.float().exp()
+            terms = (mean - other.mean.float()) ** 2 / var + logvar.exp() / var - 1.0 - logvar + other.logvar.float()
         return 0.5 * terms.flatten(1).sum(dim=1)
 
     def nll(self, value: Tensor) -> Tensor:
         """Negative log-likelihood (B,) of a value."""
         if self.deterministic:
             return torch.zeros(1)
-        terms = math.log(2.0 * math.pi) + self.logvar + (value - self.mean) ** 2 / self.var
+        logvar = self.logvar.float()
+        terms = math.log(2.0 * math.pi) + logvar + (value.float() - self.mean.float()) ** 2 / logvar.exp()
         return 0.5 * terms.flatten(1).sum(dim=1)

@@ -251,7 +251,7 @@ class FrameAutoencoder(nn.Module):
     def set_memory_mode(self, mode: str, *, tile: int = TILE, overlap: int = OVERLAP) -> None:
         """Compute in another way from now on, as `SpatialAutoencoder.set_memory_mode`. Raises ValueError.
 
-        "plain", the start: layer by layer. "low": exact up to rounding, in a third of the memory. "tiled": not exact,
+        "plain", the start: layer by layer. "low": exact up to rounding, in about half the memory. "tiled": not exact,
         in tiles of `tile` pixels a side, whose neighbours fade into each other over `overlap` pixels. With gradients
         enabled everything is computed plainly.
         """

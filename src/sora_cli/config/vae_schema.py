@@ -17,7 +17,8 @@ class VaeDataSection(ClipSection):
     """What is trained on, how clips are cut, and how lengths are mixed."""
 
     mixing: Literal["none", "image", "length"] = Field(
-        "none", description="lengths: whole clips, first frames alone now and then, or any number of first frames"
+        "none",
+        description="lengths, drawn for each update: whole clips, now and then the first frame, or any number",
     )
     image_share: Share = Field(0.2, description="chance that only the first frame is kept, with mixing image")
 
@@ -33,7 +34,7 @@ class VaeSection(Section):
     initialize: Literal["released", "random"] = Field("released", description="start without any weights: random")
     strict: bool = Field(True, description="whether starting weights must fit exactly")
     config: Path | None = Field(None, description="config.json of a network of other sizes")
-    dtype: Literal["fp32", "bf16", "fp16"] = Field("bf16", description="number format of the network in training")
+    dtype: Literal["fp32", "bf16"] = Field("bf16", description="number format of the network in training")
     freeze: tuple[str, ...] = Field((), description="parts that are not trained, e.g. spatial_vae")
     train_only: tuple[str, ...] = Field((), description="the only parts that are trained")
     gradient_checkpointing: bool = Field(True, description="compute blocks again in the backward pass to save memory")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 #: Frames encoded together where frames are coded alone, and about as many where pieces are short.
 FRAMES_AT_ONCE = 16
+VIDEO, PICTURE = ".mp4", ".png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,8 @@ class Codec:
         torch.manual_seed(key_seed(self.options.seed, "encode"))
         for index, pixels in enumerate(clip.pieces(first, others)):
             with torch.inference_mode():
-                yield self._encode_piece(pixels.to(self.device), index).float().cpu()
+                latents = self._encode_piece(pixels.to(self.device), index).float().cpu()
+            yield latents
 
     def first_piece(self, clip: ClipFile) -> Tensor | None:
         """The first frames that are coded together; None where nothing is to be measured on them."""
@@ -122,9 +124,14 @@ class Codec:
 
     def decode(self, latents: Tensor, num_frames: int, size: tuple[int, int]) -> Iterator[Tensor]:
         """Pixels (1, 3, some, H, W) float32 on the CPU, clamped to [-1, 1], of this size, piece by piece."""
-        with torch.inference_mode():
-            for pixels in self.vae.decode(latents.to(self.device), num_frames):
-                yield pixels[:, :, :, : size[0], : size[1]].float().clamp(-1.0, 1.0).cpu()
+        pieces = iter(self.vae.decode(latents.to(self.device), num_frames))
+        while True:
+            with torch.inference_mode():  # not around the yield, where it would reach the caller
+                pixels = next(pieces, None)
+                if pixels is None:
+                    return
+                pixels = pixels[:, :, :, : size[0], : size[1]].float().clamp(-1.0, 1.0).cpu()
+            yield pixels
 
     def measure_tiles(self, pixels: Tensor | None = None, latents: Tensor | None = None) -> dict[str, float]:
         """How far tiles are from exact coding, on the first piece of a clip; {} when coding is exact.
@@ -220,35 +227,69 @@ def report_tiles(errors: Mapping[str, float]) -> None:
         get_console().warn(f"tiles are not exact: in the first piece {said}")
 
 
-def write_clip(target: Path, frames: Iterator[Any], fps: float, settings: Mapping[str, Any]) -> None:
-    """Write frames (T, H, W, 3) as a video, or the only one as a picture."""
+def write_clip(
+    target: Path, frames: Iterator[Any], size: tuple[int, int], fps: float, settings: Mapping[str, Any]
+) -> None:
+    """Write frames (T, H, W, 3) as a video, or the only one as a picture. size: (height, width) of the frames.
+
+    Videos have even sides: an odd row or column at the bottom or the right is left out, and that is said.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.suffix == ".png":
+    if target.suffix == PICTURE:
         write_image(target, next(frames)[0], settings)
-    else:
-        write_video(target, frames, fps, settings)
+        return
+    height, width = (side // 2 * 2 for side in size)
+    if (height, width) != size:
+        get_console().warn(f"{target} is written as {height}x{width}: videos have even sides")
+    write_video(target, (piece[:, :height, :width] for piece in frames), fps, settings)
+
+
+def check_is_picture(target: Path, num_frames: int) -> None:
+    """Raise UsageError for more than one frame in a picture."""
+    if target.suffix == PICTURE and num_frames > 1:
+        raise UsageError(
+            f"{target} is a picture, and there are {num_frames} frames", hint="write a .mp4, or --frames 1"
+        )
 
 
 def name_targets(
-    sources: Sequence[str | Path], output: Path | None, suffixes: Sequence[str], *, overwrite: bool
+    sources: Sequence[str | Path],
+    output: Path | None,
+    suffixes: Sequence[str],
+    *,
+    overwrite: bool,
+    also: Sequence[str] = (),
+    ending: str = "",
 ) -> list[Path]:
     """One path for each source: `output` for a single one when it has an ending, else inside that folder.
 
-    Raises UsageError for two sources of one name, and for files that are there already.
+    suffixes: of each; also: others that a file named by the user may have. ending: put after the source's name. Raises
+    UsageError for two sources of one name, for a source itself, and for files that are there already.
     """
-    if output is not None and output.suffix and not output.is_dir():
+    is_file = output is not None and output.suffix and not output.suffix[1:].isdigit() and not output.is_dir()
+    if output is not None and is_file:
         if len(sources) > 1:
             raise UsageError(f"{len(sources)} files cannot be written to {output}", hint="give a folder with --output")
-        if output.suffix != suffixes[0]:
-            raise UsageError(f"--output {output}: the file must end in {suffixes[0]}")
+        if output.suffix not in (suffixes[0], *also):
+            known = " or ".join(dict.fromkeys((suffixes[0], *also)))
+            raise UsageError(f"--output {output}: the file must end in {known}")
         targets = [output]
     else:
         folder = output or DEFAULT_FOLDER
         pairs = zip(sources, suffixes, strict=True)
-        targets = [folder / f"{Path(source).stem}{suffix}" for source, suffix in pairs]
+        targets = [folder / f"{Path(source).stem}{ending}{suffix}" for source, suffix in pairs]
     for target in targets:
         if targets.count(target) > 1:
             raise UsageError(f"two files would be written to {target}", hint="give them in separate calls")
+    check_free(targets, sources, overwrite=overwrite)
+    return targets
+
+
+def check_free(targets: Sequence[Path], sources: Sequence[str | Path], *, overwrite: bool) -> None:
+    """Raise UsageError for files that are there already, and in any case for those that are read."""
+    read = {Path(source).resolve() for source in sources}
+    for target in targets:
+        if target.resolve() in read:
+            raise UsageError(f"{target} is what is read", hint="--output names another place")
         if target.exists() and not overwrite:
             raise UsageError(f"{target} is there already", hint="--overwrite replaces it; --output names another place")
-    return targets

@@ -14,7 +14,18 @@ from sora_cli.errors import UsageError
 from sora_cli.video.latent_file import LatentFile, open_latents, write_latents
 from sora_cli.video.latents import to_frames
 
-from .codec import FRAMES_AT_ONCE, Codec, CodecOptions, check_files, name_targets, report_tiles, write_clip
+from .codec import (
+    FRAMES_AT_ONCE,
+    PICTURE,
+    VIDEO,
+    Codec,
+    CodecOptions,
+    check_files,
+    check_is_picture,
+    name_targets,
+    report_tiles,
+    write_clip,
+)
 from .components import DTYPES
 
 LATENTS_SUFFIX = ".safetensors"
@@ -56,8 +67,10 @@ def decode(files: Sequence[Path], output: Path | None, options: CodecOptions, *,
         if len(names) > 1:
             raise UsageError(f"these latents are of several autoencoders: {', '.join(sorted(names))}")
         options = replace(options, name=names.pop())
-    suffixes = [".png" if about["num_frames"] == 1 else ".mp4" for about in abouts]
-    targets = name_targets(files, output, suffixes, overwrite=overwrite)
+    suffixes = [PICTURE if about["num_frames"] == 1 else VIDEO for about in abouts]
+    targets = name_targets(files, output, suffixes, overwrite=overwrite, also=(VIDEO, PICTURE))
+    for target, about in zip(targets, abouts, strict=True):
+        check_is_picture(target, about["num_frames"])
     codec = Codec(options)
     for file, target in zip(files, targets, strict=True):
         with open_latents(file) as opened:
@@ -99,7 +112,7 @@ def _decode_file(codec: Codec, latents: LatentFile, target: Path) -> None:
                 yield to_frames(pixels[0])
 
         settings = {"vae": about, "memory": codec.options.memory}
-        write_clip(target, frames(), about["fps"], settings)
+        write_clip(target, frames(), size, about["fps"], settings)
 
 
 def _decode_stream(codec: Codec, latents: LatentFile, size: tuple[int, int]) -> Iterator[Tensor]:

@@ -17,14 +17,27 @@ from sora_cli.plugin.specs import MetricSpec
 from sora_cli.training.table import is_image
 from sora_cli.video.clips import ClipFile
 from sora_cli.video.latents import to_frames
-from sora_cli.video.lossless import LosslessFiles
+from sora_cli.video.lossless import ENDINGS, LosslessFiles
 from sora_cli.video.statistics import Moments
 from sora_cli.weights.locate import locate_parts
 
-from .codec import FRAMES_AT_ONCE, Codec, CodecOptions, check_files, name_targets, report_tiles, write_clip
+from .codec import (
+    FRAMES_AT_ONCE,
+    PICTURE,
+    VIDEO,
+    Codec,
+    CodecOptions,
+    check_files,
+    check_free,
+    check_is_picture,
+    name_targets,
+    report_tiles,
+    write_clip,
+)
 from .components import choose_device
 
 DEFAULT_METRICS = ("psnr", "ssim")
+PANELS = ("original", "full", "spatial")
 
 
 class Reconstructed(NamedTuple):
@@ -73,22 +86,33 @@ def reconstruct(
     """Write each clip beside its reconstructions, from the decoded frames themselves, and print the files."""
     check_files(videos)
     are_pictures = [options.frames == 1 or is_image(Path(video)) for video in videos]
-    suffixes = [".png" if is_picture else ".mp4" for is_picture in are_pictures]
-    targets = name_targets(videos, output, suffixes, overwrite=overwrite)
+    suffixes = [PICTURE if is_picture else VIDEO for is_picture in are_pictures]
+    targets = name_targets(videos, output, suffixes, overwrite=overwrite, also=(VIDEO, PICTURE), ending="-compared")
+    if separate:
+        parts = [path for target in targets for path in separate_paths(target).values()]
+        check_free(
+            [path.with_name(f"{path.name}{end}") for path in parts for end in ENDINGS], videos, overwrite=overwrite
+        )
     codec, console = Codec(options), get_console()
     for video, target in zip(videos, targets, strict=True):
         with codec.open(video) as clip:
+            check_is_picture(target, clip.num_frames)
             with console.progress(f"reconstructing {clip.path.name}", clip.num_frames) as progress:
                 record = _write_reconstruction(codec, clip, target, separate, progress.advance)
             console.result(target, record)
+
+
+def separate_paths(target: Path) -> dict[str, Path]:
+    """Where each panel goes by itself, without its ending."""
+    return {name: target.with_name(f"{target.stem.removesuffix('-compared')}-{name}") for name in PANELS}
 
 
 def _write_reconstruction(
     codec: Codec, clip: ClipFile, target: Path, separate: bool, advance: Callable[[int], None]
 ) -> dict[str, Any]:
     has_spatial = hasattr(codec.vae, "reconstruct_frames")
-    names = ["original", "full", *(["spatial"] if has_spatial else [])]
-    paths = {name: target.with_name(f"{target.stem}-{name}") for name in names}
+    names = PANELS if has_spatial else PANELS[:2]
+    paths = {name: path for name, path in separate_paths(target).items() if name in names}
     with contextlib.ExitStack() as stack:
         files = stack.enter_context(LosslessFiles(paths, clip.fps, clip.num_frames)) if separate else None
 
@@ -102,9 +126,10 @@ def _write_reconstruction(
                 advance(piece.original.shape[2])
                 yield torch.cat([torch.from_numpy(panel) for panel in panels.values()], dim=2).numpy()
 
-        write_clip(target, frames(), clip.fps, {"vae": codec.about(clip), "panels": names})
+        size = clip.height, clip.width * len(names)
+        write_clip(target, frames(), size, clip.fps, {"vae": codec.about(clip), "panels": list(names)})
     written = {} if files is None else {name: str(path) for name, path in files.paths.items()}
-    return {"path": str(target), "panels": names, **({"files": written} if written else {}), **codec.about(clip)}
+    return {"path": str(target), "panels": list(names), **({"files": written} if written else {}), **codec.about(clip)}
 
 
 # -- measures ------------------------------------------------------------------------------------------------------

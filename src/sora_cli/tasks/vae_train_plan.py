@@ -215,6 +215,8 @@ def _validation(config: VaeTrainConfig, source: ClipSource, cache: Path) -> Clip
     if bool(wanted.tables) != bool(wanted.every):
         raise UsageError("a validation needs tables and an interval", hint="give --validate and --validate-every")
     if not wanted.tables:
+        if wanted.samples:
+            raise UsageError("samples are clips of the validation", hint="give --validate and --validate-every")
         return None
     return validation_source(wanted.tables, source, cache, needs_text=False)
 

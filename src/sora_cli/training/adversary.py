@@ -31,16 +31,26 @@ class Adversary:
     """A discriminator and its training. step: the update that is being made, set by the loop."""
 
     def __init__(
-        self, engine: Engine, options: DiscriminatorSection, *, takes: str, num_frames: int, team: Team | None = None
+        self,
+        engine: Engine,
+        options: DiscriminatorSection,
+        *,
+        takes: str,
+        num_frames: int,
+        team: Team | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        """takes: "frames" or "clips"; num_frames: what shorter clips are lengthened to for one that takes clips."""
-        self.engine, self.options, self.takes, self.num_frames = engine, options, takes, num_frames
+        """engine: in float32; takes: "frames" or "clips"; dtype: what it computes in, but for its norms.
+
+        num_frames: what shorter clips are lengthened to for one that takes clips.
+        """
+        self.engine, self.options, self.takes, self.num_frames, self.dtype = engine, options, takes, num_frames, dtype
         self.team = team or Team()
         self.lecam = LecamAverages()
         self._logits: list[Tensor] = []
         self.step = 0
-        self.loss: Tensor | None = None
         self._seen: tuple[Tensor, Tensor] | None = None
+        self._buffers: dict[str, Tensor] = {}
 
     @property
     def is_on(self) -> bool:
@@ -53,11 +63,13 @@ class Adversary:
         real, decoded: (B, 3, T, H, W); reconstruction: the loss that its pull is scaled to, at `last_layer`.
         """
         if not self.is_on:
-            return torch.zeros((), device=decoded.device)
+            return 0.0 * decoded.float().sum()  # DDP expects a gradient in every update
         options, network = self.options, self.engine.network
         network.requires_grad_(False)
         network.train()
-        loss = generator_loss(options.generator_loss, network(self._input(decoded)))
+        with self._computing(decoded):
+            logits = network(self._input(decoded))
+        loss = generator_loss(options.generator_loss, logits)
         network.requires_grad_(True)
         self._seen = real.detach(), decoded.detach()
         weight = options.weight * options.generator_weight
@@ -65,38 +77,59 @@ class Adversary:
             return weight * adaptive_weight(reconstruction, loss, last_layer) * loss
         return weight * loss
 
-    def learn(self, *, is_last: bool, share: float) -> None:
-        """Add its gradients for the videos it has just seen. share: of this micro-batch in the update."""
+    def learn(self, *, is_last: bool, share: float) -> Tensor | None:
+        """Add its gradients for the videos it has just seen, and return its loss; None when it takes no part.
+
+        share: of this micro-batch in the update.
+        """
         if self._seen is None:
-            return
+            return None
+        if not self._buffers:
+            self._buffers = {name: buffer.clone() for name, buffer in self.engine.network.named_buffers()}
         real, fake = map(self._input, self._seen)
         self._seen = None
         options = self.options
         with self.engine.accumulating(is_last):
-            of_real, of_fake = self.engine.model(real), self.engine.model(fake)
+            with self._computing(real):
+                of_real, of_fake = self.engine.model(real), self.engine.model(fake)
             loss = options.weight * discriminator_loss(options.loss, of_real, of_fake)
-            self.loss = loss.detach()
+            said = loss.detach()
             if options.lecam_weight > 0:
                 self._logits.append(torch.stack([of_real.detach().float().mean(), of_fake.detach().float().mean()]))
                 loss = loss + options.lecam_weight * self.lecam.loss(of_real, of_fake)
             if options.gradient_penalty > 0:
                 loss = loss + options.gradient_penalty * gradient_penalty(self.engine.network, real)
             self.engine.backward(loss * share)
+        return said
 
-    def update(self, learning_rate: float, max_norm: float) -> Update | None:
-        """Update it from the gradients so far; None when it took no part."""
+    def update(self, learning_rate: float, max_norm: float, *, is_wanted: bool) -> Update | None:
+        """Update it from the gradients so far; None when it took no part.
+
+        is_wanted: whether the autoencoder was updated; otherwise, as after a gradient that is not finite, everything
+        that the batch changed is undone.
+        """
         if not self.is_on:
             return None
-        if self._logits:  # the same on all ranks, however many there are
-            self.lecam.update(*self.team.mean(torch.stack(self._logits).mean(dim=0)))
-            self._logits = []
-        return self.engine.update(self.options.learning_rate or learning_rate, max_norm)
+        logits, buffers, self._logits, self._buffers = self._logits, self._buffers, [], {}
+        result = None
+        if is_wanted:
+            result = self.engine.update(self.options.learning_rate or learning_rate, max_norm)
+            if result.is_applied:
+                if logits:  # the same on all ranks, however many there are
+                    self.lecam.update(*self.team.mean(torch.stack(logits).mean(dim=0)))
+                return result
+        self.engine.discard()
+        for name, buffer in self.engine.network.named_buffers():
+            buffer.copy_(buffers[name])
+        return result
 
     def _input(self, clips: Tensor) -> Tensor:
-        dtype = next(self.engine.network.parameters()).dtype
         if self.takes == "frames":
-            return clips.transpose(1, 2).flatten(0, 1).to(dtype)
-        return clip_of_length(clips, self.num_frames).to(dtype)
+            return clips.transpose(1, 2).flatten(0, 1).float()
+        return clip_of_length(clips, self.num_frames).float()
+
+    def _computing(self, clips: Tensor) -> torch.autocast:
+        return torch.autocast(clips.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     # -- state -------------------------------------------------------------------------------------------------------
 

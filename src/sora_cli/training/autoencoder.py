@@ -96,6 +96,7 @@ class AutoencoderObjective:
             "frame_latent_loss": options.frame_latents,
             "identity_loss": options.identity,
             "adversarial_loss": self.adversary is not None,
+            "discriminator_loss": self.adversary is not None,
         }
         return tuple(name for name, is_on in chosen.items() if is_on)
 
@@ -130,9 +131,18 @@ class AutoencoderObjective:
             reference = parts.get("pixel_loss")
             if reference is None:
                 reference, _ = distance(pixels, out.pixels, perceptual=None)
-            parts["adversarial_loss"] = self.adversary.pull(pixels, out.pixels, reference, self.last_layer())
+            pull = self.adversary.pull(pixels, out.pixels, reference, self.last_layer())
+            parts["adversarial_loss"] = pull
+        total = sum(parts.values(), torch.zeros((), device=pixels.device))
+        if self.adversary is not None and not self.adversary.is_on:
+            parts.pop("adversarial_loss", None)  # it is nothing yet, not 0
         self.parts = {name: part.detach() for name, part in parts.items()}
-        return sum(parts.values(), torch.zeros((), device=pixels.device))
+        return total
+
+    def note(self, name: str, value: Tensor | None) -> None:
+        """Count a term that is known only after the loss, such as that of the discriminator."""
+        if value is not None:
+            self.parts[name] = value
 
 
 def parts_tensor(objective: Any, device: torch.device) -> Tensor:

@@ -109,11 +109,12 @@ def read_image(path: Path) -> Tensor:
 def _open_pyav(path: Path) -> Iterator[Video]:
     import av
 
-    try:
-        with av.open(f"file:{path}") as container:
-            yield _PyAvVideo(container)
-    except (av.error.FFmpegError, OSError) as error:
-        raise BadClipError(BROKEN, str(error)) from error
+    with contextlib.ExitStack() as stack:
+        try:
+            video = _PyAvVideo(stack.enter_context(av.open(f"file:{path}")))
+        except (av.error.FFmpegError, OSError) as error:
+            raise BadClipError(BROKEN, str(error)) from error
+        yield video
 
 
 class _PyAvVideo:
@@ -142,7 +143,7 @@ class _PyAvVideo:
     def stream(self, numbers: Sequence[int]) -> Iterator[Tensor]:
         """As the protocol."""
         counts, size = Counter(numbers), None
-        for number, frame in self._decoded(numbers[0]):
+        for number, frame in _decoding(self._decoded(numbers[0])):
             if number not in counts:
                 continue
             pixels = _upright(frame)
@@ -172,6 +173,16 @@ class _PyAvVideo:
         for frame in self.container.decode(self.stream_of_video):
             if frame.pts in place:
                 yield place[frame.pts], frame
+
+
+def _decoding(frames: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    """The frames, with errors of the decoder as BadClipError."""
+    import av
+
+    try:
+        yield from frames
+    except (av.error.FFmpegError, OSError) as error:
+        raise BadClipError(BROKEN, str(error)) from error
 
 
 def _upright(frame: Any) -> Tensor:

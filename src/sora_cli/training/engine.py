@@ -127,6 +127,11 @@ class Engine:
             self.loss_scale.update(is_applied)
         return Update(norm, is_applied)
 
+    def discard(self) -> None:
+        """Forget the gradients so far."""
+        for parameter in self.network.parameters():
+            parameter.grad = None
+
     # -- state -------------------------------------------------------------------------------------------------------
 
     def files(self) -> dict[str, dict[str, Tensor]]:

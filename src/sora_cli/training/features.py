@@ -177,7 +177,7 @@ class FeatureSource:
         return load_items(
             _Stored(self.index),
             [(number, int(plan.order[number])) for number in numbers],
-            num_workers=min(self.workers, len(numbers)),
+            num_workers=self.workers if kept is not None else min(self.workers, len(numbers)),
             prefetch=self.prefetch,
             pin_memory=pin_memory,
             kept=kept,

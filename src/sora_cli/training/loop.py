@@ -53,6 +53,10 @@ class Encoded(Protocol):
 class Objective(Protocol):
     """What is learned. One with several terms has `part_names` and `parts`, see `autoencoder`."""
 
+    def note(self, name: str, value: Tensor | None) -> None:
+        """Count a term that is known only after the loss; only with an adversary."""
+        ...
+
     def losses(self, model: Any, encoded: Any, epoch: int) -> Tensor:
         """The loss of each clip, or of all of them."""
         ...
@@ -172,7 +176,7 @@ class TrainingLoop:
         self._metrics: Metrics | None = None
         self._bad: Counter[str] = Counter()
         self._clips = 0
-        self._bad_in_a_row = 0
+        self._bad_in_a_row = self._bad_adversary = 0
         self._agreed: str | None = None
         self._saved_step = self._looked_step = self.position.step
 
@@ -277,7 +281,8 @@ class TrainingLoop:
                 own = self.objective.losses(self.engine.model, encoded, position.epoch).mean()
                 self.engine.backward(own / settings.accumulation)
             if self.adversary is not None:
-                self.adversary.learn(is_last=is_last, share=1 / settings.accumulation)
+                of_adversary = self.adversary.learn(is_last=is_last, share=1 / settings.accumulation)
+                self.objective.note("discriminator_loss", of_adversary)
             loss += own.detach() / settings.accumulation
             now = parts_tensor(self.objective, self.encoders.device)
             parts = parts + now if index else now
@@ -287,7 +292,8 @@ class TrainingLoop:
         rate = learning_rate(settings.learning_rate, position.step, settings.warmup_steps)
         result = self.engine.update(rate, settings.gradient_clip)
         if self.adversary is not None:
-            self.adversary.update(rate, settings.gradient_clip)
+            theirs = self.adversary.update(rate, settings.gradient_clip, is_wanted=result.is_applied)
+            self._check_adversary(theirs)
         if result.is_applied:
             position.step += 1
             self._bad_in_a_row = 0
@@ -310,6 +316,21 @@ class TrainingLoop:
             raise SoraError(
                 f"{limit} updates in a row had no finite gradient",
                 hint="a lower --lr or --warmup-steps may help; earlier checkpoints are whole",
+            )
+
+    def _check_adversary(self, result: Update | None) -> None:
+        """Say when the discriminator alone could not be updated; SoraError after several times in a row."""
+        if result is None:
+            return
+        self._bad_adversary = 0 if result.is_applied else self._bad_adversary + 1
+        if self._bad_adversary:
+            get_console().warn(
+                f"the discriminator's gradient after update {self.position.step} is {result.norm}; left out"
+            )
+        if self._bad_adversary >= self.config.optimizer.max_bad_updates:
+            raise SoraError(
+                f"{self._bad_adversary} updates of the discriminator in a row had no finite gradient",
+                hint="a lower discriminator.learning_rate may help; earlier checkpoints are whole",
             )
 
     # -- lengths -----------------------------------------------------------------------------------------------------
@@ -447,7 +468,7 @@ class TrainingLoop:
         """Go on from a checkpoint."""
         self.engine.load(files)
         self.engine.load_record(record["engine"])
-        if self.adversary is not None:
+        if self.adversary is not None and "adversary" in record:  # a run to start from may have had none
             self.adversary.load(files)
             self.adversary.load_record(record["adversary"])
         self.position = Position(**{name: record[name] for name in ("step", "epoch", "consumed", "skipped")})

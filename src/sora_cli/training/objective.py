@@ -81,6 +81,10 @@ class Objective:
     masks: MaskRatios | None = None
     text_drop: float = 0.0
 
+    def note(self, name: str, value: Tensor | None) -> None:
+        """There are no further terms."""
+        raise TypeError(f"a diffusion model is not trained against anything, so there is no {name}")
+
     def losses(self, model: Any, batch: Encoded, epoch: int) -> Tensor:
         """The loss of each sample, (B,)."""
         latents, device = batch.latents, batch.latents.device

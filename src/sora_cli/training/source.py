@@ -81,7 +81,7 @@ class ClipSource:
         }
         options = ClipOptions(seed=self.seed, dtype=dtype, **shared)
         # More processes than cores make each other wait; results do not depend on their number.
-        workers = min(data.workers, len(numbers), os.cpu_count() or 1)
+        workers = min(data.workers, os.cpu_count() or 1, *([] if kept is not None else [len(numbers)]))
         return load_batches(
             self.table,
             plan,

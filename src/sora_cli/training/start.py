@@ -130,8 +130,12 @@ def let_learn(network: nn.Module, build: Callable[[], nn.Module]) -> None:
         parameter.requires_grad_(name in learned)
 
 
-def choose_trainable(network: nn.Module, *, freeze: tuple[str, ...], train_only: tuple[str, ...]) -> None:
+def choose_trainable(
+    network: nn.Module, *, freeze: tuple[str, ...], train_only: tuple[str, ...], section: str = "model"
+) -> None:
     """Let gradients flow only into what is to be trained. freeze, train_only: names of modules or parameters.
+
+    section: of the settings, for messages.
 
     Raises UsageError for a name that the network does not have, or when nothing is left to train.
     """
@@ -145,7 +149,7 @@ def choose_trainable(network: nn.Module, *, freeze: tuple[str, ...], train_only:
         if not is_chosen or any(_is_part(name, part) for part in freeze):
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise UsageError("all parts of the network are frozen", hint="see model.freeze and model.train_only")
+        raise UsageError("all parts of the network are frozen", hint=f"see {section}.freeze and {section}.train_only")
 
 
 def _is_part(name: str, part: str) -> bool:

@@ -48,7 +48,7 @@ def make_loop(plan: VaeTrainPlan, plugins: Plugins, team: Team, stop: Stop) -> T
     )
     check_terms(plan, network)
     unused = () if objective.needs_pixels else network.pixel_parts
-    choose_trainable(network, freeze=(*config.vae.freeze, *unused), train_only=config.vae.train_only)
+    choose_trainable(network, freeze=(*config.vae.freeze, *unused), train_only=config.vae.train_only, section="vae")
     get_console().note(f"training on {device.type} in {config.vae.dtype}")
     options = EngineOptions(
         **adam_options(config.optimizer), dtype=DTYPES[config.vae.dtype], sharding=config.hardware.sharding
@@ -115,11 +115,8 @@ def make_perceptual(plan: VaeTrainPlan, device: torch.device) -> Callable[[Tenso
     if plan.perceptual is None:
         return None
     assert plan.perceptual.loss is not None  # checked by the plan
-    dtype = DTYPES[plan.config.vae.dtype]
     make = load_attribute(plan.perceptual.loss, what=plan.perceptual.name)
-    distance: Callable[[Tensor, Tensor], Tensor] = make(
-        plan.perceptual_weights, device, torch.float32 if dtype == torch.float16 else dtype
-    )
+    distance: Callable[[Tensor, Tensor], Tensor] = make(plan.perceptual_weights, device, DTYPES[plan.config.vae.dtype])
     return distance
 
 
@@ -134,9 +131,11 @@ def make_adversary(plan: VaeTrainPlan, plugins: Plugins, team: Team, device: tor
         network = plugins.load_target(spec)(plan.discriminator_options, num_frames=frames, height=height, width=width)
     except ValueError as error:
         raise UsageError(f"the discriminator {spec.name} {error}") from error
-    options = EngineOptions(**{**adam_options(config.optimizer), "ema_decay": 0.0}, dtype=DTYPES[config.vae.dtype])
+    options = EngineOptions(**{**adam_options(config.optimizer), "ema_decay": 0.0})
     engine = make_engine(plan.parallelism, network.to(device), options, team)
-    return Adversary(engine, config.discriminator, takes=spec.takes, num_frames=frames, team=team)
+    return Adversary(
+        engine, config.discriminator, takes=spec.takes, num_frames=frames, team=team, dtype=DTYPES[config.vae.dtype]
+    )
 
 
 def largest_clip(source: ClipSource) -> tuple[int, int, int]:

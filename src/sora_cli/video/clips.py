@@ -149,7 +149,10 @@ def _kept_size(path: Path, height: int, width: int, size: str | None, multiple: 
         asked = parse_size(size)
         wrong = [side for side in asked if side % multiple]
         if wrong:
-            raise UsageError(f"--size {size}: the sides must be multiples of {multiple}")
+            near = [f"{side // multiple * multiple} or {-(-side // multiple) * multiple}" for side in wrong]
+            raise UsageError(
+                f"--size {size}: the sides must be multiples of {multiple}", hint=f"near it: {', '.join(near)}"
+            )
         return asked.height, asked.width
     kept = height // multiple * multiple, width // multiple * multiple
     if not all(kept):

@@ -22,6 +22,8 @@ from sora_cli.errors import SoraError
 from .io import write_failed
 
 KEY, ABOUT = "latents", "sora"
+#: What must be known of latents to decode them.
+DESCRIBED: dict[str, Any] = {"vae": str, "num_frames": int, "fps": (int, float), "height": int, "width": int}
 #: Number format -> its name in the file, and the whole numbers of its size, since NumPy has no bfloat16.
 FORMATS = {
     torch.float32: ("F32", torch.int32, np.int32),
@@ -43,22 +45,30 @@ class LatentFile:
 
     def read(self, start: int, stop: int) -> Tensor:
         """Latent frames, (1, C, stop - start, h, w) float32."""
-        found: Tensor = self._file.get_slice(KEY)[:, start:stop]
+        try:
+            found: Tensor = self._file.get_slice(KEY)[:, start:stop]
+        except SafetensorError as error:
+            raise SoraError(f"cannot read {self.path}: {error}", hint="encode the clip again") from error
         return found[None].float()
 
 
 @contextlib.contextmanager
 def open_latents(path: Path) -> Iterator[LatentFile]:
     """Open a file of latents. Raises SoraError for one that is none, or is damaged."""
-    try:
-        with safe_open(path, "pt") as file:
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(safe_open(path, "pt"))
             about = json.loads((file.metadata() or {})[ABOUT])
+            for name, kinds in DESCRIBED.items():
+                value = about[name]
+                if not isinstance(value, kinds) or (not isinstance(value, str) and value <= 0):
+                    raise ValueError(f"its {name} is {about[name]!r}")
             shape = tuple(file.get_slice(KEY).get_shape())
             if len(shape) != 4:
-                raise ValueError(f"latents of {len(shape)} axes")
-            yield LatentFile(path, about, shape, file)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise SoraError(f"{path} is no file of latents: {error}", hint="`sora vae encode` writes them") from error
+                raise ValueError(f"its latents have {len(shape)} axes")
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise SoraError(f"{path} is no file of latents: {error}", hint="`sora vae encode` writes them") from error
+        yield LatentFile(path, about, shape, file)
 
 
 class LatentWriter:
@@ -97,7 +107,10 @@ def write_latents(
         with partial.open("wb") as file:
             file.write(struct.pack("<Q", len(header)) + header)
             # Room for all of it now: writing to a mapped file that a full disk cuts off would end the process.
-            os.posix_fallocate(file.fileno(), 0, len(header) + 8 + size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, len(header) + 8 + size)
+            else:  # macOS
+                file.truncate(len(header) + 8 + size)
         numbers = np.memmap(partial, dtype=whole, mode="r+", offset=len(header) + 8, shape=shape)
         writer = LatentWriter(numbers, dtype)
         yield writer

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from .io import frame_rate, partial_path, write_failed, write_image
 
+#: Of a single frame, and of several.
+ENDINGS = (".png", ".mkv")
+
 
 class LosslessFiles:
     """Files that grow together. They get their names when all is written, or none is left.
@@ -21,7 +24,7 @@ class LosslessFiles:
     """
 
     def __init__(self, paths: Mapping[str, Path], fps: float, num_frames: int) -> None:
-        ending = ".png" if num_frames == 1 else ".mkv"
+        ending = ENDINGS[0] if num_frames == 1 else ENDINGS[1]
         self.paths = {name: path.with_name(f"{path.name}{ending}") for name, path in paths.items()}
         self.fps, self.is_image = fps, num_frames == 1
         self._open: dict[str, tuple[Any, Any]] = {}
