@@ -61,10 +61,11 @@ def reconstructed(folder: Path, count: int) -> list[Clip]:
     """The first `count` rendered clips of a folder through the autoencoder."""
     videos = sorted(folder.glob("clip_*.mp4"))[:count]
     output = folder / "reconstructed"
-    missing = [str(path) for path in videos if not (output / path.name).exists()]
+    made = [output / f"{path.stem}-compared.mp4" for path in videos]
+    missing = [str(path) for path, there in zip(videos, made, strict=True) if not there.exists()]
     if missing:
         sora("vae", "reconstruct", *missing, "--vae", "nano", "-o", str(output), "-q")
-    both = [frames_of(output / path.name) for path in videos]
+    both = [frames_of(path) for path in made]
     return [clip[:, :, clip.shape[2] // 2 :] for clip in both]
 
 

@@ -7,9 +7,10 @@ when the configuration is resolved, not by Typer.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
 from typer.models import OptionInfo
@@ -19,6 +20,7 @@ from .config.env import variable_name
 from .errors import UsageError
 from .root import Group
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 # Parameter name -> dotted key of the configuration; filled by `setting`.
 _KEYS: dict[str, str] = {}
 
@@ -84,6 +86,25 @@ def given_settings(parameters: Mapping[str, Any], prompts: Sequence[str] | None)
             section, key = _KEYS[parameter].split(".")
             flags.setdefault(section, {})[key] = value
     return flags
+
+
+def with_options_of(command: Callable[..., Any], *, without: Sequence[str]) -> Callable[[Command], Command]:
+    """Give a command the options of another one behind its own; it takes them as `**options`."""
+
+    def add(function: Command) -> Command:
+        hints = {**get_type_hints(command, include_extras=True), **get_type_hints(function, include_extras=True)}
+        own = [each for each in inspect.signature(function).parameters.values() if each.kind is not each.VAR_KEYWORD]
+        names = {each.name for each in own}
+        shared = [
+            each for each in inspect.signature(command).parameters.values() if each.name not in {*names, *without}
+        ]
+        parameters = [each.replace(annotation=hints[each.name]) for each in (*own, *shared)]
+        wrapped: Any = function
+        wrapped.__signature__ = inspect.Signature(parameters)
+        wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
+        return function
+
+    return add
 
 
 def setting_keys() -> dict[str, str]:
@@ -266,6 +287,43 @@ Camera = Annotated[
         "TEXT",
         values=complete.camera_motions,
     ),
+]
+
+Picture = Annotated[str, typer.Argument(help="picture (or video, whose first frame counts)", metavar="PICTURE")]
+PicturePrompt = Annotated[str, typer.Argument(help="what happens in the video", metavar="PROMPT")]
+First = Annotated[
+    str | None,
+    setting("conditioning.first", "--first", "picture of the first frame", "PICTURE", parameter="first_picture"),
+]
+Last = Annotated[
+    str | None,
+    setting("conditioning.last", "--last", "picture of the last frame", "PICTURE", parameter="last_picture"),
+]
+Keyframes = Annotated[
+    list[str] | None,
+    setting("conditioning.keyframes", "--keyframe", "picture at a time, repeatable", "PICTURE@2.5s"),
+]
+References = Annotated[
+    list[str] | None,
+    setting(
+        "conditioning.references",
+        "--reference",
+        "pictures and videos of each prompt, or of all; several separated by ;",
+        "FILES",
+    ),
+]
+MaskStrategy = Annotated[
+    list[str] | None,
+    setting(
+        "conditioning.mask_strategy",
+        "--mask-strategy",
+        "where references go, in the grammar of the released models, e.g. 0;0,1,0,-1,1",
+        "TEXT",
+    ),
+]
+Align = Annotated[
+    int | None,
+    setting("conditioning.align", "--align", "latent frames to whose multiples a mask strategy is moved", "N"),
 ]
 
 # Model

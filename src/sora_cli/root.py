@@ -34,6 +34,7 @@ class BuiltIn(NamedTuple):
 # Panels appear in the order of their first command.
 BUILT_IN = (
     BuiltIn("Create", "generate", "Make videos (or images) from text."),
+    BuiltIn("Create", "i2v", "Make a video that starts with a picture."),
     BuiltIn("Train", "train", "Train a model on a table of clips."),
     BuiltIn("Train", "vae", "Encode, decode, reconstruct, measure and train video autoencoders."),
     BuiltIn("Setup", "presets", "List and show presets: sizes, lengths, sampling defaults, launch tables."),

@@ -72,6 +72,14 @@ class ConditioningSection(Section):
     aes: Score | None = Field(None, description="aesthetic score put into the prompt, 4 to 7")
     motion: Score | None = Field(None, description="motion score put into the prompt, 0 to 100")
     camera: str | None = Field(None, description="camera motion put into the prompt, e.g. pan left")
+    first: str | None = Field(None, description="picture of the first frame")
+    last: str | None = Field(None, description="picture of the last frame")
+    keyframes: tuple[str, ...] = Field((), description="pictures in between: PICTURE@2.5s, or PICTURE@60 in frames")
+    references: tuple[str, ...] = Field(
+        (), description="pictures and videos of each prompt, or of all; several separated by ;"
+    )
+    mask_strategy: tuple[str, ...] = Field((), description="where they go, in the grammar of the released models")
+    align: int | None = Field(None, description="latent frames to whose multiples a mask strategy is moved")
 
 
 class ModelSection(Section):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sora_cli import version
+from sora_cli.conditioning.references import Given, given_to
 from sora_cli.config.schema import GenerateConfig
 from sora_cli.config.settings import settings_of
 from sora_cli.errors import MissingError, UsageError
@@ -80,6 +81,8 @@ class Clip:
     seed: int
     path: Path
     settings: Mapping[str, Any]
+    given: Given = field(default_factory=Given)
+    """Pictures and videos that are in it."""
 
     @property
     def settings_hash(self) -> str:
@@ -287,13 +290,6 @@ def _prompts(config: GenerateConfig) -> tuple[list[Prompt], list[str]]:
     raw_prompts = read_prompts(section.prompts, section.file, section.start_index, section.end_index)
     prompts = [parse_prompt(raw) for raw in raw_prompts]
     check_text(section.negative or "")
-    for prompt in prompts:
-        for key in ("reference_path", "mask_strategy"):
-            if prompt.settings.get(key):
-                raise UsageError(
-                    f"{key!r} in the prompt {prompt.text!r}: generating from pictures and videos is not available yet",
-                    hint="leave it out to generate from the text alone",
-                )
     segments = [split_segments(prompt.text) for prompt in prompts]
     empty = [section.start_index + index for index, parts in enumerate(segments) if not parts[0].text.strip()]
     if empty and section.prompts:
@@ -311,8 +307,13 @@ def _prompts(config: GenerateConfig) -> tuple[list[Prompt], list[str]]:
 def _clips(plan: GeneratePlan, prompts: Sequence[Prompt]) -> list[Clip]:
     """One clip per prompt and sample, prompts outermost; sample k has seed S + k."""
     sampling = plan.config.sampling
-    jobs = [(prompt, sampling.seed + k) for prompt in prompts for k in range(sampling.num_samples)]
-    names = [(prompt.text, seed) for prompt, seed in jobs]
+    givens = [_given(plan, prompt, index, len(prompts)) for index, prompt in enumerate(prompts)]
+    jobs = [
+        (prompt, given, sampling.seed + k)
+        for prompt, given in zip(prompts, givens, strict=True)
+        for k in range(sampling.num_samples)
+    ]
+    names = [(prompt.text, seed) for prompt, _, seed in jobs]
     paths = name_outputs(names, plan.config.output.path, is_image=plan.is_image)
     common = picture_record(plan)
     commits = {
@@ -320,9 +321,28 @@ def _clips(plan: GeneratePlan, prompts: Sequence[Prompt]) -> list[Clip]:
         for part, weights in vars(plan.weights).items()
         if weights is not None and weights.commit is not None
     }
-    clips = [_clip(plan.config, prompt, seed, path, common) for (prompt, seed), path in zip(jobs, paths, strict=True)]
+    clips = [
+        _clip(plan.config, prompt, given, seed, path, common)
+        for (prompt, given, seed), path in zip(jobs, paths, strict=True)
+    ]
     # Beside the fingerprints, which the hash is made of: the same files from elsewhere make the same clip.
     return [replace(clip, settings={**clip.settings, "commits": commits}) for clip in clips] if commits else clips
+
+
+def _given(plan: GeneratePlan, prompt: Prompt, index: int, count: int) -> Given:
+    """Pictures and videos of a prompt. Raises UsageError for a model that takes none."""
+    given = given_to(
+        plan.config.conditioning,
+        dict(prompt.settings),
+        prompt=index,
+        num_prompts=count,
+        vae=plan.components.vae,
+        num_frames=plan.shape.num_frames,
+        fps=float(plan.shape.save_fps),
+    )
+    if given and "i2v" not in plan.components.model.tasks:
+        raise UsageError(f"{plan.components.model.name} makes clips from text alone, not from pictures or videos")
+    return given
 
 
 def picture_record(plan: GeneratePlan) -> dict[str, Any]:
@@ -356,13 +376,15 @@ def picture_record(plan: GeneratePlan) -> dict[str, Any]:
     }
 
 
-def _clip(config: GenerateConfig, prompt: Prompt, seed: int, path: Path, common: Mapping[str, Any]) -> Clip:
+def _clip(
+    config: GenerateConfig, prompt: Prompt, given: Given, seed: int, path: Path, common: Mapping[str, Any]
+) -> Clip:
     conditioning = config.conditioning.model_copy(
         update={key: prompt.settings[key] for key in Scores._fields if key in prompt.settings}
     )
     scores = Scores(conditioning.aes, conditioning.motion, conditioning.camera)
     text = append_scores(split_segments(prompt.text)[0].text, scores)
-    made_from = {**common, "text": text, "seed": seed}
+    made_from = {**common, "text": text, "seed": seed, **given.record()}
     for words in (prompt.text, text):
         check_text(words)
     settings = {
@@ -373,7 +395,7 @@ def _clip(config: GenerateConfig, prompt: Prompt, seed: int, path: Path, common:
         # The configuration that makes this one clip again, as `--from` reads it.
         "config": settings_of(config.model_copy(update={"conditioning": conditioning}), prompt=prompt.text, seed=seed),
     }
-    return Clip(prompt.text, text, seed, path, settings)
+    return Clip(prompt.text, text, seed, path, settings, given)
 
 
 def shape_record(shape: ClipShape) -> dict[str, Any]:

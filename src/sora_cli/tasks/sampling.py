@@ -22,6 +22,7 @@ from sora_cli.video.io import write_image, write_video
 from sora_cli.video.latents import KeptLatents, draw_noise, keep_latents, kept_path, read_kept, step_noise, to_frames
 
 from .components import Parts, is_out_of_memory
+from .given import GivenLatents
 from .output import report
 from .plan import Clip, GeneratePlan
 
@@ -200,7 +201,12 @@ def _sample(plan: GeneratePlan, parts: Parts, texts: TextCache, clips: Sequence[
         start = torch.stack([draw_noise(clip.seed, plan.latent_shape) for clip in clips])
     elif keeper.resumed_from == plan.steps:
         return start.to(parts.device)
-    request = _request(plan, parts, texts, clips, start.to(parts.device))
+    noise, mask = start.to(parts.device), None
+    if any(clip.given for clip in clips):
+        given, mask = GivenLatents(plan, parts).into(noise, clips)
+        # Latents of an interrupted run hold what is given already.
+        noise = given if keeper.resumed_from == 0 else noise
+    request = _request(plan, parts, texts, clips, noise)._replace(frame_mask=mask)
     parts.enter("model")
     # On a CPU a batch is no faster than its clips; one by one each is bit for bit what it is alone.
     model = OneByOne(parts.model, len(clips)) if parts.device.type == "cpu" else parts.model

@@ -1,0 +1,48 @@
+"""`sora i2v`: a video from a picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from sora_cli import options as o
+from sora_cli.root import LightCommand
+
+from .generate import generate
+
+app = o.new_app()
+
+
+@app.command(
+    cls=LightCommand,
+    epilog=o.examples(
+        'sora i2v photo.png "a waterfall"',
+        'sora i2v first.png "waves at sunset" --last last.png --len 2s',
+        'sora i2v a.png "clouds" --keyframe b.png@1s -o clouds.mp4',
+    ),
+)
+@o.with_options_of(generate, without=("prompts", "prompt_file", "first_picture", "start_index", "end_index"))
+def i2v(ctx: typer.Context, picture: o.Picture, prompt: o.PicturePrompt, **options: Any) -> None:
+    """Make a video that starts with a picture.
+
+    --last gives the picture it ends with, --keyframe pictures in between. Pictures are fitted to the size of the clip.
+    """
+    from sora_cli.config.resolve import resolve_generate
+    from sora_cli.console import command_output
+    from sora_cli.plugin.manager import get_plugins
+    from sora_cli.tasks.generate import run
+    from sora_cli.video.settings import read_generate_settings
+
+    with command_output(json=options["as_json"], quiet=options["quiet"]):
+        given = o.given_settings(ctx.params, [prompt])
+        given.setdefault("conditioning", {})["first"] = picture
+        resolved = resolve_generate(
+            given,
+            config_file=options["config"],
+            from_settings=read_generate_settings(options["from_video"]) if options["from_video"] else None,
+            preset=options["preset"],
+            options=options["model_options"] or (),
+            plugins=get_plugins(),
+        )
+        run(resolved, dry_run=options["dry_run"])

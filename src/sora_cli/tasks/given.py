@@ -1,0 +1,98 @@
+"""Latents of what clips are given, written into their noise, and the masks that keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sora_cli.conditioning.mask_strategy import frame_mask
+from sora_cli.conditioning.references import Still, still_window
+from sora_cli.errors import MissingError, SoraError
+
+if TYPE_CHECKING:
+    from .components import Parts
+    from .plan import Clip, GeneratePlan
+
+
+class GivenLatents:
+    """Encodes references, each once for all clips of a run."""
+
+    def __init__(self, plan: GeneratePlan, parts: Parts) -> None:
+        self.plan, self.parts = plan, parts
+        self._known: dict[tuple[Path, Still | None], Tensor] = {}
+
+    def into(self, noise: Tensor, clips: Sequence[Clip]) -> tuple[Tensor, Tensor | None]:
+        """Noise (n, C, T, h, w) with what each clip is given in it, and the mask (n, T); None when nothing is given."""
+        if not any(clip.given for clip in clips):
+            return noise, None
+        rows, masks = [], []
+        for row, clip in zip(noise, clips, strict=True):
+            given, mask = self._into(row.clone(), clip)
+            rows.append(given)
+            masks.append(mask)
+        return torch.stack(rows), torch.stack(masks).to(noise.device)
+
+    def _into(self, row: Tensor, clip: Clip) -> tuple[Tensor, Tensor]:
+        frames = row.shape[1]
+        whole = {group.reference for group in clip.given.groups}
+        # Only references that a strategy names are encoded whole.
+        encoded = {
+            index: self._latents(clip.given.files[index], None) for index in whole if index < len(clip.given.files)
+        }
+        lengths = [encoded[index].shape[1] if index in encoded else 0 for index in range(len(clip.given.files))]
+        placements = clip.given.placements(frames, lengths, self.plan.config.conditioning.align)
+        mask = frame_mask(placements, frames)
+        for each in placements:
+            piece = encoded[each.reference][:, each.source : each.source + each.length]
+            row[:, each.target : each.target + each.length] = piece.to(row)
+        for still in clip.given.stills:
+            row[:, still.latent] = self._latents(clip.given.files[still.reference], still)[:, 0].to(row)
+            mask[still.latent] = 0.0
+        return row, torch.tensor(mask)
+
+    def _latents(self, path: Path, still: Still | None) -> Tensor:
+        """(C, T, h, w) of a whole reference, or (C, 1, h, w) of a picture at a place."""
+        key = (path, still)
+        if key not in self._known:
+            self._known[key] = self._encode(path, still)
+        return self._known[key]
+
+    def _encode(self, path: Path, still: Still | None) -> Tensor:
+        plan, vae = self.plan, self.plan.components.vae
+        self.parts.enter("vae")
+        if not hasattr(self.parts.vae, "encode"):
+            raise MissingError(f"the autoencoder {vae.name} cannot encode, which pictures and videos need")
+        pixels = load_reference(path, (plan.shape.asked_height, plan.shape.asked_width))
+        place = 0
+        if still is not None:
+            count, place = still_window(vae, plan.shape.num_frames, still.latent)
+            pixels = pixels[:, :, :1].expand(-1, -1, count, -1, -1)
+        options: dict[str, Any] = {"sample": False} if vae.is_sampled else {}
+        latents = self.parts.vae.encode(pixels.to(self.parts.device), **options)[0].float()
+        return latents if still is None else latents[:, place : place + 1]
+
+
+def load_reference(path: Path, size: tuple[int, int]) -> Tensor:
+    """A picture or a whole video, resized to cover (height, width) and cropped: (1, 3, T, H, W) in [-1, 1].
+
+    Pictures are resized as 8-bit values, bicubic; videos bilinear (generation.md section 9). Raises SoraError.
+    """
+    from sora_cli.training.clip_reader import READERS, BadClipError, read_image
+    from sora_cli.training.table import is_image
+    from sora_cli.training.transforms import TRANSFORMS
+
+    for_video, for_image = TRANSFORMS["resize_crop"]
+    try:
+        if is_image(path):
+            return for_image(read_image(path), size)[:, None][None]
+        with READERS["pyav"](path) as video:
+            frames = [for_video(frame[None], size)[0] for frame in video.stream(range(video.num_frames))]
+    except BadClipError as error:
+        raise SoraError(f"{path}: {error}", hint="give a picture or a video that can be played") from error
+    if not frames:
+        raise SoraError(f"{path} has no frames")
+    return torch.stack(frames, dim=1)[None]

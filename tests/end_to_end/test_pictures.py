@@ -1,0 +1,105 @@
+"""`sora i2v` and references for real, on the embedded model and on a tiny one of the released kind."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from executable import Executable, frames_of
+from opensora_tiny import SHAPE, make_tiny_opensora
+from PIL import Image
+
+NANO = ("-m", "nano", "--steps", "4", "--frames", "17")
+
+
+def psnr(ours: np.ndarray, theirs: np.ndarray) -> float:
+    return float(-10 * np.log10(np.square(ours.astype(float) - theirs.astype(float)).mean() / 255**2))
+
+
+@pytest.fixture
+def pictures(executable: Executable) -> list[np.ndarray]:
+    """Two frames that nano made, and a wide picture."""
+    executable("generate", "clouds in a blue sky", *NANO, "-o", "clouds.mp4")
+    executable("generate", "sunset over the mountains", *NANO, "-o", "sunset.mp4")
+    made = [frames_of(executable.folder / f"{name}.mp4")[0] for name in ("clouds", "sunset")]
+    for name, picture in zip(("first", "last"), made, strict=True):
+        Image.fromarray(picture).save(executable.folder / f"{name}.png")
+    return made
+
+
+def test_a_clip_starts_and_ends_with_its_pictures(executable: Executable, pictures: list[np.ndarray]) -> None:
+    first, last = pictures
+    floor = json.loads(executable("vae", "eval", "first.png", "--vae", "nano", "--json").stdout)[0]["psnr"]
+    executable("i2v", "first.png", "clouds in a blue sky", *NANO, "-o", "start.mp4")
+    start = frames_of(executable.folder / "start.mp4")
+    assert psnr(start[0], first) > floor - 2
+    executable("i2v", "first.png", "clouds", "--last", "last.png", *NANO, "-o", "both.mp4")
+    both = frames_of(executable.folder / "both.mp4")
+    assert psnr(both[0], first) > floor - 2
+    assert psnr(both[-1], last) > psnr(start[-1], last) + 5
+    executable("i2v", "first.png", "clouds", "--keyframe", "last.png@8", *NANO, "-o", "middle.mp4")
+    middle = frames_of(executable.folder / "middle.mp4")
+    assert psnr(middle[8], last) > psnr(start[8], last) + 5
+
+
+def test_the_same_by_the_grammar(executable: Executable, pictures: list[np.ndarray]) -> None:
+    executable("i2v", "first.png", "clouds", *NANO, "-o", "named.mp4")
+    executable("generate", "clouds", "--reference", "first.png", "--mask-strategy", "0", *NANO, "-o", "flags.mp4")
+    inline = 'clouds{"reference_path": "first.png", "mask_strategy": "0"}'
+    executable("generate", inline, *NANO, "-o", "inline.mp4")
+    made = [frames_of(executable.folder / f"{name}.mp4") for name in ("named", "flags", "inline")]
+    assert (made[0] == made[1]).all()
+    assert (made[0] == made[2]).all()
+    again = executable("generate", "--from", "named.mp4", "-o", "again.mp4", "clouds")
+    assert (frames_of(executable.folder / again.stdout.strip()) == made[0]).all()
+    record = json.loads(executable("show", "named.mp4", "--json").stdout)
+    assert len(record["given"]["references"]) == 1
+    Image.fromarray(pictures[1]).save(executable.folder / "first.png")
+    changed = executable("i2v", "first.png", "clouds", *NANO, "-o", "named.mp4", code=2)
+    assert "named.mp4" in changed.stderr, "another picture of the same name is another clip"
+
+
+def test_a_video_goes_on(executable: Executable, pictures: list[np.ndarray]) -> None:
+    """The last three latent frames of a clip become the first three of the next one."""
+    strategy = ("--reference", "clouds.mp4", "--mask-strategy", "0,0,-3,0,3")
+    executable("generate", "clouds in a blue sky", *strategy, *NANO, "-o", "next.mp4")
+    found = frames_of(executable.folder / "next.mp4")
+    before = frames_of(executable.folder / "clouds.mp4")
+    assert psnr(found[2:9], before[10:17]) > 20
+    executable(
+        "generate", "clouds", "--reference", "clouds.mp4", "--mask-strategy", "0,0,0,0,5,0.0", *NANO, "-o", "copy.mp4"
+    )
+    executable(
+        "generate", "clouds", "--reference", "clouds.mp4", "--mask-strategy", "0,0,0,0,5,0.9", *NANO, "-o", "edit.mp4"
+    )
+    copy, edit = (frames_of(executable.folder / f"{name}.mp4") for name in ("copy", "edit"))
+    assert psnr(copy, before) > 25
+    assert psnr(edit, before) < psnr(copy, before) - 3
+
+
+def test_the_released_kind(executable: Executable, pictures: list[np.ndarray]) -> None:
+    """51 frames in three pieces: with align 5 a picture for the end lands on the first latent of the last piece."""
+    weights = make_tiny_opensora(executable.folder / "weights")
+    run = ("generate", "a fox", *SHAPE, *weights, "--frames", "51")
+    executable(*run, "-o", "plain.mp4")
+    executable(*run, "--reference", "first.png;last.png", "--mask-strategy", "0;0,1,0,-1,1", "-o", "both.mp4")
+    plain, both = (frames_of(executable.folder / f"{name}.mp4").astype(int) for name in ("plain", "both"))
+    assert plain.shape == both.shape
+    assert (plain[0] != both[0]).any()
+
+
+def test_what_is_wrong(executable: Executable, pictures: list[np.ndarray]) -> None:
+    (executable.folder / "broken.png").write_bytes(b"not a picture")
+    for arguments, message, code in (
+        (("i2v", "absent.png", "clouds"), "there is no picture or video absent.png", 2),
+        (("i2v", "broken.png", "clouds", *NANO), "broken.png: it cannot be decoded", 1),
+        (("generate", "clouds", "--mask-strategy", "0"), "has no reference", 2),
+        (("generate", "clouds", "--reference", "first.png", "--mask-strategy", "0,1"), "names reference 1", 2),
+        (("i2v", "first.png"), "PROMPT", 2),
+        (("i2v", "first.png", "a fox", "-m", "tiny"), "makes clips from text alone", 2),
+    ):
+        failed = executable(*arguments, "-o", "out.mp4", code=code)
+        assert message in failed.stderr, failed.stderr
+        assert "Traceback" not in failed.stderr
+        assert not (executable.folder / "out.mp4").exists()
