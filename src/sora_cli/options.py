@@ -303,6 +303,20 @@ Keyframes = Annotated[
     list[str] | None,
     setting("conditioning.keyframes", "--keyframe", "picture at a time, repeatable", "PICTURE@2.5s"),
 ]
+Edit = Annotated[
+    str | None,
+    setting("conditioning.edit", "--edit", "video that is changed instead of starting from noise", "VIDEO"),
+]
+Strength = Annotated[
+    float | None,
+    setting(
+        "conditioning.strength",
+        "--strength",
+        "how much it is changed: 0 keeps it, 1 makes it anew",
+        "SHARE",
+        default="0.5",
+    ),
+]
 References = Annotated[
     list[str] | None,
     setting(

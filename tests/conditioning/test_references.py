@@ -74,12 +74,18 @@ def test_references_and_their_strategy(vaes, pictures):
         ({"keyframes": ("a.png@3s",)}, "is after the end: the clip has 51 frames"),
         ({"first": "a.png", "keyframes": ("b.png@0s",)}, "another picture are at frame 0"),
         ({"references": ("a.png", "b.png")}, "2 of --reference and 1 prompts"),
+        ({"references": ("a.png",), "edit": "b.png"}, "--edit and --reference are two ways"),
     ],
 )
 def test_what_is_wrong(vaes, pictures, conditioning, message):
     with pytest.raises(UsageError) as caught:
         given(vaes["nano"], **conditioning)
     assert message in str(caught.value.message)
+
+
+def test_editing(vaes, pictures):
+    found = given(vaes["nano"], edit="a.png", strength=0.4)
+    assert found.groups == parse_strategy("0,0,0,0,14,0.4")
 
 
 def test_places_outside_are_refused(vaes, pictures):

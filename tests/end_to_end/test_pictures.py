@@ -73,6 +73,15 @@ def test_a_video_goes_on(executable: Executable, pictures: list[np.ndarray]) -> 
     executable(
         "generate", "clouds", "--reference", "clouds.mp4", "--mask-strategy", "0,0,0,0,5,0.9", *NANO, "-o", "edit.mp4"
     )
+    executable("generate", "clouds", "--edit", "clouds.mp4", "--strength", "0.9", *NANO, "-o", "named.mp4")
+    assert (frames_of(executable.folder / "named.mp4") == frames_of(executable.folder / "edit.mp4")).all()
+    strengths = [0.0, 0.5, 0.9, 1.0]
+    for strength in strengths:
+        executable(
+            "generate", "sunset", "--edit", "clouds.mp4", "--strength", str(strength), *NANO, "-o", f"{strength}.mp4"
+        )
+    kept = [psnr(frames_of(executable.folder / f"{strength}.mp4"), before) for strength in strengths]
+    assert kept == sorted(kept, reverse=True), "from a copy to something new"
     copy, edit = (frames_of(executable.folder / f"{name}.mp4") for name in ("copy", "edit"))
     assert psnr(copy, before) > 25
     assert psnr(edit, before) < psnr(copy, before) - 3

@@ -17,6 +17,7 @@ app = o.new_app()
         'sora generate "a red fox in the snow" --res 240p --len 2s --seed 7 -o fox.mp4',
         "sora generate --prompt-file prompts.txt --num-samples 4 -o clips/",
         'sora generate "a harbour at dusk" --frames 1 --aspect-ratio 1:1',
+        'sora generate "a red waterfall" --edit waterfall.mp4 --strength 0.4',
         'sora generate "a waterfall" --dry-run',
     ),
 )
@@ -50,6 +51,8 @@ def generate(
     first_picture: o.First = None,
     last_picture: o.Last = None,
     keyframes: o.Keyframes = None,
+    edit: o.Edit = None,
+    strength: o.Strength = None,
     references: o.References = None,
     mask_strategy: o.MaskStrategy = None,
     align: o.Align = None,

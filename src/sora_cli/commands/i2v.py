@@ -12,6 +12,8 @@ from sora_cli.root import LightCommand
 from .generate import generate
 
 app = o.new_app()
+#: Options of `sora generate` for many prompts, or said otherwise here.
+NOT_HERE = ("prompts", "prompt_file", "start_index", "end_index", "first_picture", "edit", "strength")
 
 
 @app.command(
@@ -22,7 +24,7 @@ app = o.new_app()
         'sora i2v a.png "clouds" --keyframe b.png@1s -o clouds.mp4',
     ),
 )
-@o.with_options_of(generate, without=("prompts", "prompt_file", "first_picture", "start_index", "end_index"))
+@o.with_options_of(generate, without=NOT_HERE)
 def i2v(ctx: typer.Context, picture: o.Picture, prompt: o.PicturePrompt, **options: Any) -> None:
     """Make a video that starts with a picture.
 

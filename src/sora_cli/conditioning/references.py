@@ -82,6 +82,11 @@ def given_to(
         strategy = settings["mask_strategy"]
     texts = [text for text in (references or "").split(";") if text]
     groups = parse_strategy(strategy)
+    if conditioning.edit is not None:
+        if texts:
+            raise UsageError("--edit and --reference are two ways to give a video", hint="give one of them")
+        texts = [conditioning.edit]
+        groups = (Group(length=vae.latent_frames(num_frames), edit_ratio=conditioning.strength),)
     if groups and not texts:
         raise UsageError(f"the mask strategy {strategy!r} has no reference", hint="give one with --reference")
     if texts and not groups:

@@ -75,6 +75,10 @@ class ConditioningSection(Section):
     first: str | None = Field(None, description="picture of the first frame")
     last: str | None = Field(None, description="picture of the last frame")
     keyframes: tuple[str, ...] = Field((), description="pictures in between: PICTURE@2.5s, or PICTURE@60 in frames")
+    edit: str | None = Field(None, description="video that is changed instead of starting from noise")
+    strength: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="how much it is changed: 0 keeps it, 1 makes it anew"
+    )
     references: tuple[str, ...] = Field(
         (), description="pictures and videos of each prompt, or of all; several separated by ;"
     )
