@@ -37,6 +37,8 @@ from .codec import (
 from .components import choose_device
 
 DEFAULT_METRICS = ("psnr", "ssim")
+#: Decimals that people are shown.
+DIGITS = 4
 PANELS = ("original", "full", "spatial")
 
 
@@ -154,6 +156,11 @@ def evaluate(
     rows.append({"clip": "mean", "frames": None, "size": None, **means})
     units = {name: spec.unit for name, (spec, _) in chosen.items()}
     title = ", ".join(f"{name} in {unit}" for name, unit in units.items() if unit)
+    if console.mode != "json":
+        rows = [
+            {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in row.items()}
+            for row in rows
+        ]
     console.table(rows, list(rows[0]), title or None)
 
 
