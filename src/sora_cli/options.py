@@ -303,6 +303,42 @@ Keyframes = Annotated[
     list[str] | None,
     setting("conditioning.keyframes", "--keyframe", "picture at a time, repeatable", "PICTURE@2.5s"),
 ]
+Extend = Annotated[
+    str | None,
+    setting("conditioning.extend", "--extend", "video that goes on; the length is that of the new part", "VIDEO"),
+]
+Backward = Annotated[
+    bool | None,
+    setting(
+        "conditioning.backward",
+        "--backward",
+        "the new part comes before the video instead of after it",
+        default="no",
+    ),
+]
+Overlap = Annotated[
+    int | None,
+    setting(
+        "conditioning.overlap",
+        "--overlap",
+        "frames of the video that the new part is made from",
+        "N",
+        default="17, or 4 where every frame is coded alone",
+    ),
+]
+ExtendedVideo = Annotated[str, typer.Argument(help="video that goes on", metavar="VIDEO")]
+By = Annotated[
+    str | None,
+    setting(
+        "shape.duration",
+        "--by",
+        "length of the new part, e.g. 2s",
+        "LENGTH",
+        default="the model's",
+        values=complete.durations,
+        parameter="by",
+    ),
+]
 Edit = Annotated[
     str | None,
     setting("conditioning.edit", "--edit", "video that is changed instead of starting from noise", "VIDEO"),

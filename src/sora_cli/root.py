@@ -35,6 +35,7 @@ class BuiltIn(NamedTuple):
 BUILT_IN = (
     BuiltIn("Create", "generate", "Make videos (or images) from text."),
     BuiltIn("Create", "i2v", "Make a video that starts with a picture."),
+    BuiltIn("Create", "extend", "Make a video go on, at its end or at its beginning."),
     BuiltIn("Train", "train", "Train a model on a table of clips."),
     BuiltIn("Train", "vae", "Encode, decode, reconstruct, measure and train video autoencoders."),
     BuiltIn("Setup", "presets", "List and show presets: sizes, lengths, sampling defaults, launch tables."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sora_cli.conditioning.mask_strategy import parse_strategy
-from sora_cli.conditioning.references import Given, Still, given_to, still_window
+from sora_cli.conditioning.references import Given, Still, extension_of, given_to, still_window
 from sora_cli.config.schema import ConditioningSection
 from sora_cli.errors import UsageError
 from sora_cli.plugin.manager import get_plugins
@@ -86,6 +86,26 @@ def test_what_is_wrong(vaes, pictures, conditioning, message):
 def test_editing(vaes, pictures):
     found = given(vaes["nano"], edit="a.png", strength=0.4)
     assert found.groups == parse_strategy("0,0,0,0,14,0.4")
+
+
+@pytest.mark.parametrize(
+    ("name", "backward", "overlap", "sampled"),
+    [
+        ("nano", False, 17, 24 + 17),
+        ("nano", True, 16, 1 + 40),
+        ("opensora-vae-v1.2", False, 17, 24 + 17),
+        ("opensora-vae-v1.2", True, 17, 51),
+        ("sd-vae-ft-ema", False, 4, 28),
+        ("sd-vae-ft-ema", True, 4, 28),
+    ],
+)
+def test_a_video_goes_on(vaes, pictures, name, backward, overlap, sampled):
+    """The overlap is whole pieces, and backward it ends where the clip ends."""
+    section = ConditioningSection(extend="a.png", backward=backward)
+    found = extension_of(section, vaes[name], 24, lambda frames: frames)
+    assert (found.overlap, found.sampled, found.new) == (overlap, sampled, 24)
+    assert found.start == (sampled - overlap - 24 if backward else overlap)
+    assert extension_of(ConditioningSection(), vaes[name], 24, lambda frames: frames) is None
 
 
 def test_places_outside_are_refused(vaes, pictures):

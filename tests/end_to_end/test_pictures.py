@@ -87,6 +87,43 @@ def test_a_video_goes_on(executable: Executable, pictures: list[np.ndarray]) -> 
     assert psnr(edit, before) < psnr(copy, before) - 3
 
 
+@pytest.mark.parametrize("way", ["forward", "backward"])
+def test_extending(executable: Executable, pictures: list[np.ndarray], way: str) -> None:
+    """The video is whole in the result, the new part is as long as asked, and at its end nothing jumps.
+
+    At its beginning nano may jump: it was trained to go on from first frames, not to lead into last ones.
+    """
+    executable("generate", "clouds in a blue sky", "-m", "nano", "--steps", "8", "--frames", "33", "-o", "whole.mp4")
+    run = ("extend", "whole.mp4", "clouds in a blue sky", "-m", "nano", "--steps", "8", "--by", "1s")
+    run = (*run, "--backward") if way == "backward" else run
+    executable(*run, "-o", "longer.mp4")
+    before, found = (frames_of(executable.folder / f"{name}.mp4") for name in ("whole", "longer"))
+    assert found.shape == (33 + 24, *before.shape[1:])
+    own, seam = (found[:33], 33) if way == "forward" else (found[24:], 24)
+    assert psnr(own, before) > 30
+    if way == "forward":
+        steps = np.abs(np.diff(found.astype(float), axis=0)).mean(axis=(1, 2, 3))
+        assert steps[seam - 1] < 2 * np.sort(np.delete(steps, seam - 1))[-3]
+    record = json.loads(executable("show", "longer.mp4", "--json").stdout)
+    assert record["given"]["extension"]["new"] == 24
+    again = executable(*run, "-o", "longer.mp4")
+    assert again.stdout == "longer.mp4\n", "it is there already"
+
+
+def test_what_cannot_be_extended(executable: Executable, pictures: list[np.ndarray]) -> None:
+    short = ("generate", "clouds", *NANO[:-2], "--frames", "9", "-o", "short.mp4")
+    executable(*short)
+    for more, message in (
+        (("short.mp4", "clouds", "-m", "nano"), "short.mp4 has 9 frames, fewer than the overlap of 17"),
+        (("clouds.mp4", "clouds", "-m", "nano", "--overlap", "6"), "near it: 5 or 9"),
+        (("clouds.mp4", "clouds", "-m", "nano", "--by", "60s"), "does not fit"),
+        (("absent.mp4", "clouds"), "there is no file absent.mp4"),
+    ):
+        failed = executable("extend", *more, "-o", "out.mp4", code=2)
+        assert message in failed.stderr, failed.stderr
+        assert not (executable.folder / "out.mp4").exists()
+
+
 def test_the_released_kind(executable: Executable, pictures: list[np.ndarray]) -> None:
     """51 frames in three pieces: with align 5 a picture for the end lands on the first latent of the last piece."""
     weights = make_tiny_opensora(executable.folder / "weights")

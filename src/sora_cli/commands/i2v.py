@@ -13,7 +13,18 @@ from .generate import generate
 
 app = o.new_app()
 #: Options of `sora generate` for many prompts, or said otherwise here.
-NOT_HERE = ("prompts", "prompt_file", "start_index", "end_index", "first_picture", "edit", "strength")
+NOT_HERE = (
+    "prompts",
+    "prompt_file",
+    "start_index",
+    "end_index",
+    "first_picture",
+    "edit",
+    "strength",
+    "extend",
+    "backward",
+    "overlap",
+)
 
 
 @app.command(

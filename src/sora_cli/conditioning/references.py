@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,26 @@ class Still:
 
 
 @dataclass(frozen=True)
+class Extension:
+    """A video that goes on. overlap: its frames that are in the sampled clip too, at its start or, backward, its end.
+
+    new: frames that are added; sampled: frames of the sampled clip.
+    """
+
+    file: Path
+    digest: str
+    overlap: int
+    new: int
+    sampled: int
+    is_backward: bool = False
+
+    @property
+    def start(self) -> int:
+        """The first of the sampled frames that is new."""
+        return self.sampled - self.overlap - self.new if self.is_backward else self.overlap
+
+
+@dataclass(frozen=True)
 class Given:
     """Everything that one clip is given. files: the references; groups: of a mask strategy; stills: of named modes."""
 
@@ -37,10 +57,11 @@ class Given:
     digests: tuple[str, ...] = ()
     groups: tuple[Group, ...] = ()
     stills: tuple[Still, ...] = ()
+    extension: Extension | None = None
 
     def __bool__(self) -> bool:
         """Whether there is anything."""
-        return bool(self.groups or self.stills)
+        return bool(self.groups or self.stills or self.extension)
 
     def record(self) -> dict[str, Any]:
         """For the settings of a clip and their hash; {} without anything."""
@@ -51,8 +72,14 @@ class Given:
                 "references": list(self.digests),
                 "mask_strategy": ";".join(map(str, self.groups)),
                 "stills": [[still.reference, still.latent] for still in self.stills],
+                **({"extension": self._extension()} if self.extension else {}),
             }
         }
+
+    def _extension(self) -> dict[str, Any]:
+        assert self.extension is not None  # asked for then only
+        kept = ("digest", "overlap", "new", "is_backward")
+        return {name: getattr(self.extension, name) for name in kept}
 
     def placements(self, latent_frames: int, reference_frames: Sequence[int], align: int | None) -> list[Placement]:
         """Where whole references go; see `mask_strategy.place`."""
@@ -95,6 +122,36 @@ def given_to(
     files = _files([*texts, *(path for path, _ in named)])
     stills = tuple(Still(count + index, latent) for index, (_, latent) in enumerate(named))
     return Given(files, tuple(map(digest, files)), groups, stills)
+
+
+def extension_of(
+    conditioning: ConditioningSection, vae: VAESpec, num_frames: int, accepted: Callable[[int], int]
+) -> Extension | None:
+    """How a video goes on by `num_frames`; None when none does. accepted: the least length from one that can be made.
+
+    Raises UsageError for an overlap that the autoencoder cannot code by itself, and a video that is not there.
+    """
+    if conditioning.extend is None:
+        return None
+    if conditioning.first is not None or conditioning.edit is not None:
+        raise UsageError("a video that goes on has its own first frames", hint="leave --first and --edit out")
+    piece, leading = vae.piece_frames, 0 if conditioning.backward else vae.leading_frames
+    if piece is None:
+        raise UsageError(f"the autoencoder {vae.name} codes clips as a whole, so a video cannot go on")
+    overlap = conditioning.overlap
+    if overlap is None:
+        overlap = 4 if piece == 1 else leading + (17 - leading) // piece * piece
+    if overlap < leading or (overlap - leading) % piece:
+        near = [leading + count * piece for count in ((overlap - leading) // piece, -(-(overlap - leading) // piece))]
+        raise UsageError(
+            f"an overlap of {overlap} frames is not whole pieces of {vae.name}",
+            hint=f"near it: {' or '.join(str(frames) for frames in near if frames > 0)}",
+        )
+    sampled = num_frames + overlap
+    if conditioning.backward:  # the end of the clip must be the end of a piece
+        sampled = vae.leading_frames + -(-(sampled - vae.leading_frames) // piece) * piece
+    (file,) = _files([conditioning.extend])
+    return Extension(file, digest(file), overlap, num_frames, accepted(sampled), conditioning.backward)
 
 
 def _of_prompt(entries: Sequence[str], what: str, prompt: int, num_prompts: int) -> str | None:

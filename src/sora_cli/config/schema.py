@@ -75,6 +75,11 @@ class ConditioningSection(Section):
     first: str | None = Field(None, description="picture of the first frame")
     last: str | None = Field(None, description="picture of the last frame")
     keyframes: tuple[str, ...] = Field((), description="pictures in between: PICTURE@2.5s, or PICTURE@60 in frames")
+    extend: str | None = Field(None, description="video that goes on; the length is then that of the new part")
+    backward: bool = Field(False, description="the new part comes before the video instead of after it")
+    overlap: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="frames of the video that the new part is made from; default 17, or 4 without pieces"
+    )
     edit: str | None = Field(None, description="video that is changed instead of starting from noise")
     strength: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5, description="how much it is changed: 0 keeps it, 1 makes it anew"

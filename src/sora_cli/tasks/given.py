@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +10,20 @@ import torch
 from torch import Tensor
 
 from sora_cli.conditioning.mask_strategy import frame_mask
-from sora_cli.conditioning.references import Still, still_window
-from sora_cli.errors import MissingError, SoraError
+from sora_cli.conditioning.references import Extension, Still, still_window
+from sora_cli.errors import MissingError, SoraError, UsageError
+from sora_cli.video.latents import to_frames
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from .components import Parts
     from .plan import Clip, GeneratePlan
+
+
+#: Frames of a video that are read at a time.
+FRAMES_AT_ONCE = 16
 
 
 class GivenLatents:
@@ -24,6 +32,7 @@ class GivenLatents:
     def __init__(self, plan: GeneratePlan, parts: Parts) -> None:
         self.plan, self.parts = plan, parts
         self._known: dict[tuple[Path, Still | None], Tensor] = {}
+        self._overlaps: dict[Path, Tensor] = {}
 
     def into(self, noise: Tensor, clips: Sequence[Clip]) -> tuple[Tensor, Tensor | None]:
         """Noise (n, C, T, h, w) with what each clip is given in it, and the mask (n, T); None when nothing is given."""
@@ -49,10 +58,24 @@ class GivenLatents:
         for each in placements:
             piece = encoded[each.reference][:, each.source : each.source + each.length]
             row[:, each.target : each.target + each.length] = piece.to(row)
+        if clip.given.extension is not None:
+            latents = self._overlap(clip.given.extension)
+            start = frames - latents.shape[1] if clip.given.extension.is_backward else 0
+            row[:, start : start + latents.shape[1]] = latents.to(row)
+            mask[start : start + latents.shape[1]] = [0.0] * latents.shape[1]
         for still in clip.given.stills:
             row[:, still.latent] = self._latents(clip.given.files[still.reference], still)[:, 0].to(row)
             mask[still.latent] = 0.0
         return row, torch.tensor(mask)
+
+    def _overlap(self, extension: Extension) -> Tensor:
+        """(C, T, h, w) of the frames of a video that its continuation is made from."""
+        if extension.file not in self._overlaps:
+            frames = list(source_frames(self.plan, extension, only_overlap=True))
+            pixels = torch.cat(frames, dim=2)
+            continues = {"continues": True} if extension.is_backward and self.plan.components.vae.leading_frames else {}
+            self._overlaps[extension.file] = self._coded(pixels, **continues)
+        return self._overlaps[extension.file]
 
     def _latents(self, path: Path, still: Still | None) -> Tensor:
         """(C, T, h, w) of a whole reference, or (C, 1, h, w) of a picture at a place."""
@@ -63,17 +86,62 @@ class GivenLatents:
 
     def _encode(self, path: Path, still: Still | None) -> Tensor:
         plan, vae = self.plan, self.plan.components.vae
-        self.parts.enter("vae")
-        if not hasattr(self.parts.vae, "encode"):
-            raise MissingError(f"the autoencoder {vae.name} cannot encode, which pictures and videos need")
         pixels = load_reference(path, (plan.shape.asked_height, plan.shape.asked_width))
         place = 0
         if still is not None:
             count, place = still_window(vae, plan.shape.num_frames, still.latent)
             pixels = pixels[:, :, :1].expand(-1, -1, count, -1, -1)
-        options: dict[str, Any] = {"sample": False} if vae.is_sampled else {}
-        latents = self.parts.vae.encode(pixels.to(self.parts.device), **options)[0].float()
+        latents = self._coded(pixels)
         return latents if still is None else latents[:, place : place + 1]
+
+    def _coded(self, pixels: Tensor, **options: Any) -> Tensor:
+        """The mean latents (C, T, h, w) of (1, 3, T, H, W)."""
+        vae = self.plan.components.vae
+        self.parts.enter("vae")
+        if not hasattr(self.parts.vae, "encode"):
+            raise MissingError(f"the autoencoder {vae.name} cannot encode, which pictures and videos need")
+        if vae.is_sampled:
+            options["sample"] = False
+        latents: Tensor = self.parts.vae.encode(pixels.to(self.parts.device), **options)[0].float()
+        return latents
+
+
+def source_frames(plan: GeneratePlan, extension: Extension, *, only_overlap: bool = False) -> Iterator[Tensor]:
+    """Frames (1, 3, T, H, W) in [-1, 1] of a video that goes on, in the size of the clip: all, or those that overlap.
+
+    Raises SoraError for a video that cannot be read, UsageError for one that is too short.
+    """
+    from sora_cli.video.clips import open_clip
+
+    size = f"{plan.shape.asked_height}x{plan.shape.asked_width}"
+    with open_clip(extension.file, size=size) as video:
+        if video.num_frames < extension.overlap:
+            raise UsageError(
+                f"{extension.file} has {video.num_frames} frames, fewer than the overlap of {extension.overlap}",
+                hint="choose a smaller --overlap",
+            )
+        skipped = 0 if extension.is_backward else video.num_frames - extension.overlap
+        first, count = (skipped, extension.overlap) if only_overlap else (0, video.num_frames)
+        yield from video.only(first, count).pieces(FRAMES_AT_ONCE)
+
+
+def with_source(
+    plan: GeneratePlan, extension: Extension, frames: Iterator[NDArray[np.uint8]]
+) -> Iterator[NDArray[np.uint8]]:
+    """A video and its new part, in their order. frames: of the sampled clip, (T, H, W, 3) piece by piece."""
+    source = (
+        to_frames(piece[0])[:, : plan.shape.height, : plan.shape.width] for piece in source_frames(plan, extension)
+    )
+    if not extension.is_backward:
+        yield from source
+    place, end = 0, extension.start + extension.new
+    for piece in frames:  # all of them, so that the decoder ends as it should
+        part = piece[max(0, extension.start - place) : max(0, end - place)]
+        place += len(piece)
+        if len(part):
+            yield part
+    if extension.is_backward:
+        yield from source
 
 
 def load_reference(path: Path, size: tuple[int, int]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sora_cli import version
-from sora_cli.conditioning.references import Given, given_to
+from sora_cli.conditioning.references import Extension, Given, extension_of, given_to
 from sora_cli.config.schema import GenerateConfig
 from sora_cli.config.settings import settings_of
 from sora_cli.errors import MissingError, UsageError
@@ -28,7 +29,7 @@ from sora_cli.plugin.specs import (
 from sora_cli.text.prompts import Prompt, check_text, parse_prompt, read_prompts, split_segments
 from sora_cli.text.scores import Scores, append_scores
 from sora_cli.video.settings import HASH_KEY
-from sora_cli.video.shapes import ClipShape, resolve_shape
+from sora_cli.video.shapes import ClipShape, accepted_from, resolve_shape
 from sora_cli.weights.locate import LocatedWeights, locate_weights
 from sora_cli.weights.lora import LocatedLora, locate_lora
 
@@ -111,6 +112,7 @@ class GeneratePlan:
     loras: tuple[LocatedLora, ...]
     text_dtype: str
     memory: MemoryPlan
+    extension: Extension | None
     clips: tuple[Clip, ...]
     notes: tuple[str, ...]
 
@@ -144,6 +146,14 @@ def plan_generate(
     components = find_components(config, plugins)
     shape = resolve_shape(config.shape, components.model.constraints, config.shape.fps or DEFAULT_FPS)
     prompts, notes = _prompts(config)
+    extension = extension_of(
+        config.conditioning,
+        components.vae,
+        shape.num_frames,
+        functools.partial(accepted_from, constraints=components.model.constraints),
+    )
+    if extension is not None:
+        shape = replace(shape, num_frames=extension.sampled)
     guidance = 1.0 if config.sampling.guidance is None else config.sampling.guidance
     if config.prompt.negative and guidance <= 1:
         raise UsageError(
@@ -185,6 +195,7 @@ def plan_generate(
         model_options=load_options(components.model, config.model.options),
         scheduler_options=load_options(components.scheduler, config.sampling.scheduler_options),
         clips=(),
+        extension=extension,
         notes=(*resolved.notes, *shape.notes, *notes),
     )
     return replace(plan, clips=tuple(_clips(plan, prompts)))
@@ -340,6 +351,7 @@ def _given(plan: GeneratePlan, prompt: Prompt, index: int, count: int) -> Given:
         num_frames=plan.shape.num_frames,
         fps=float(plan.shape.save_fps),
     )
+    given = replace(given, extension=plan.extension)
     if given and "i2v" not in plan.components.model.tasks:
         raise UsageError(f"{plan.components.model.name} makes clips from text alone, not from pictures or videos")
     return given

@@ -22,7 +22,7 @@ from sora_cli.video.io import write_image, write_video
 from sora_cli.video.latents import KeptLatents, draw_noise, keep_latents, kept_path, read_kept, step_noise, to_frames
 
 from .components import Parts, is_out_of_memory
-from .given import GivenLatents
+from .given import GivenLatents, with_source
 from .output import report
 from .plan import Clip, GeneratePlan
 
@@ -349,7 +349,9 @@ def _write_clip(plan: GeneratePlan, parts: Parts, clip: Clip, latents: Tensor) -
 def _write_frames(plan: GeneratePlan, parts: Parts, clip: Clip, latents: Tensor) -> None:
     # Closed here, whatever happens, so that no progress bar is left when an error is printed.
     with contextlib.closing(_decode(plan, parts, clip, latents[None])) as frames:
-        if plan.is_image:
+        if clip.given.extension is not None:
+            write_video(clip.path, with_source(plan, clip.given.extension, frames), plan.shape.save_fps, clip.settings)
+        elif plan.is_image:
             write_image(clip.path, np.concatenate(list(frames))[0], clip.settings)
         else:
             write_video(clip.path, frames, plan.shape.save_fps, clip.settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,11 @@ class ClipFile:
             raise SoraError(f"{self.path}: {error}", hint="the file may be damaged; re-encode it") from error
         if waiting:
             yield self._fit(torch.stack(waiting))
+
+    def only(self, first: int, count: int) -> ClipFile:
+        """The same clip with these frames alone."""
+        numbers = self._numbers[first : first + count]
+        return replace(self, num_frames=len(numbers), _numbers=numbers)
 
     def _frames(self) -> Iterator[Tensor]:
         if self._picture is not None:
@@ -162,3 +167,9 @@ def _kept_size(path: Path, height: int, width: int, size: str | None, multiple: 
             f"{path} is {height}x{width}; the middle {kept[0]}x{kept[1]} is used, in multiples of {multiple}"
         )
     return kept
+
+
+def size_and_rate(path: Path) -> tuple[str, float]:
+    """HEIGHTxWIDTH of a video, rounded down to multiples of 8, and its frames per second. Raises SoraError."""
+    with open_clip(path) as video:
+        return f"{video.height // 8 * 8}x{video.width // 8 * 8}", video.fps

@@ -272,6 +272,16 @@ def check_frames(num_frames: int, constraints: Constraints) -> None:
         )
 
 
+def accepted_from(num_frames: int, constraints: Constraints) -> int:
+    """The least number of frames, from this one on, that a model can make. UsageError when there is none."""
+    most = max(_accepted_around(num_frames, constraints))
+    if most < num_frames:
+        raise UsageError(
+            f"{num_frames} frames do not fit: this model makes at most {constraints.max_frames}", hint="ask for less"
+        )
+    return most
+
+
 def _duration_frames(duration: str, constraints: Constraints, fps: float) -> tuple[int, list[str]]:
     seconds = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)s", duration)
     name = f"{float(seconds[1]):g}s" if seconds else duration

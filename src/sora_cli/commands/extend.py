@@ -1,0 +1,61 @@
+"""`sora extend`: a video goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from sora_cli import options as o
+from sora_cli.root import LightCommand
+
+from .generate import generate
+
+app = o.new_app()
+#: Options of `sora generate` for many prompts, for other ways to give pictures, or said otherwise here.
+NOT_HERE = (
+    *("prompts", "prompt_file", "start_index", "end_index", "duration", "frames"),
+    *("first_picture", "edit", "strength", "extend"),
+)
+
+
+@app.command(
+    cls=LightCommand,
+    epilog=o.examples(
+        'sora extend waterfall.mp4 "a waterfall" --by 2s',
+        'sora extend clip.mp4 "clouds" --by 1s --backward -o longer.mp4',
+    ),
+)
+@o.with_options_of(generate, without=NOT_HERE)
+def extend(
+    ctx: typer.Context, video: o.ExtendedVideo, prompt: o.PicturePrompt, by: o.By = None, **options: Any
+) -> None:
+    """Make a video go on, at its end or at its beginning.
+
+    The whole video is written again with the new part, in its own size and rate unless another one is asked for.
+    """
+    from sora_cli.config.resolve import resolve_generate
+    from sora_cli.console import command_output
+    from sora_cli.plugin.manager import get_plugins
+    from sora_cli.tasks.generate import run
+    from sora_cli.video.clips import size_and_rate
+    from sora_cli.video.settings import read_generate_settings
+
+    with command_output(json=options["as_json"], quiet=options["quiet"]):
+        given = o.given_settings(ctx.params, [prompt])
+        given.setdefault("conditioning", {})["extend"] = video
+        shape = given.setdefault("shape", {})
+        size, rate = size_and_rate(Path(video))
+        if not {"size", "resolution", "aspect_ratio"} & {name for name, value in shape.items() if value is not None}:
+            shape["size"] = size
+        shape.setdefault("save_fps", rate)
+        resolved = resolve_generate(
+            given,
+            config_file=options["config"],
+            from_settings=read_generate_settings(options["from_video"]) if options["from_video"] else None,
+            preset=options["preset"],
+            options=options["model_options"] or (),
+            plugins=get_plugins(),
+        )
+        run(resolved, dry_run=options["dry_run"])
