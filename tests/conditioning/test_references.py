@@ -86,6 +86,15 @@ def test_what_is_wrong(vaes, pictures, conditioning, message):
 def test_editing(vaes, pictures):
     found = given(vaes["nano"], edit="a.png", strength=0.4)
     assert found.groups == parse_strategy("0,0,0,0,14,0.4")
+    assert not given(vaes["nano"], edit="a.png", strength=1.0), "nothing of it is left"
+
+
+def test_alignment_is_part_of_a_clip(vaes, pictures):
+    records = [
+        given(vaes["nano"], references=("a.png",), mask_strategy=("0,0,0,3,2",), align=align).record()
+        for align in (None, 2, 4)
+    ]
+    assert len({str(record) for record in records}) == 3
 
 
 @pytest.mark.parametrize(
@@ -112,7 +121,7 @@ def test_places_outside_are_refused(vaes, pictures):
     for strategy, message in (("0,1", "names reference 1"), ("0,0,3", "lies outside"), ("0,0,0,20", "lies outside")):
         found = given(vaes["nano"], references=("a.png",), mask_strategy=(strategy,))
         with pytest.raises(UsageError, match=message):
-            found.placements(14, [1], None)
+            found.placements(14, [1])
 
 
 @pytest.mark.parametrize(

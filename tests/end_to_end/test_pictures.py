@@ -55,6 +55,8 @@ def test_the_same_by_the_grammar(executable: Executable, pictures: list[np.ndarr
     assert (frames_of(executable.folder / again.stdout.strip()) == made[0]).all()
     record = json.loads(executable("show", "named.mp4", "--json").stdout)
     assert len(record["given"]["references"]) == 1
+    executable("generate", "--from", "inline.mp4", "-o", "again2.mp4", "clouds")
+    assert (frames_of(executable.folder / "again2.mp4") == made[0]).all(), "its own references are stored"
     Image.fromarray(pictures[1]).save(executable.folder / "first.png")
     changed = executable("i2v", "first.png", "clouds", *NANO, "-o", "named.mp4", code=2)
     assert "named.mp4" in changed.stderr, "another picture of the same name is another clip"
@@ -82,6 +84,8 @@ def test_a_video_goes_on(executable: Executable, pictures: list[np.ndarray]) -> 
         )
     kept = [psnr(frames_of(executable.folder / f"{strength}.mp4"), before) for strength in strengths]
     assert kept == sorted(kept, reverse=True), "from a copy to something new"
+    executable("generate", "sunset", *NANO, "-o", "new.mp4")
+    assert (frames_of(executable.folder / "1.0.mp4") == frames_of(executable.folder / "new.mp4")).all()
     copy, edit = (frames_of(executable.folder / f"{name}.mp4") for name in ("copy", "edit"))
     assert psnr(copy, before) > 25
     assert psnr(edit, before) < psnr(copy, before) - 3
@@ -110,13 +114,38 @@ def test_extending(executable: Executable, pictures: list[np.ndarray], way: str)
     assert again.stdout == "longer.mp4\n", "it is there already"
 
 
+def test_every_shape_takes_pictures(executable: Executable, pictures: list[np.ndarray]) -> None:
+    """Also those whose tables have sides that no latent grid divides."""
+    small = ("-m", "nano", "--steps", "1", "--frames", "1")
+    for aspect in ("4:3", "1:1", "9:16"):
+        name = f"{aspect.replace(':', '-')}.png"
+        executable("i2v", "first.png", "clouds", *small, "--res", "144p", "--aspect-ratio", aspect, "-o", name)
+    executable("extend", "clouds.mp4", "clouds", "-m", "nano", "--steps", "1", "--by", "0.5s", "--res", "144p",
+               "--aspect-ratio", "4:3", "-o", "long.mp4")  # fmt: skip
+    assert len(frames_of(executable.folder / "long.mp4")) == 17 + 12
+
+
+def test_what_is_read_is_not_written(executable: Executable, pictures: list[np.ndarray]) -> None:
+    content = (executable.folder / "clouds.mp4").read_bytes()
+    (executable.folder / "x.partial.mp4").write_bytes(content)
+    for arguments in (
+        ("extend", "clouds.mp4", "clouds", "-m", "nano", "-o", "clouds.mp4", "--overwrite"),
+        ("generate", "clouds", "--edit", "clouds.mp4", *NANO, "-o", "clouds.mp4", "--overwrite"),
+        ("extend", "x.partial.mp4", "clouds", "-m", "nano", "-o", "x.mp4"),
+    ):
+        failed = executable(*arguments, code=2)
+        assert "is made from" in failed.stderr
+    assert (executable.folder / "clouds.mp4").read_bytes() == content
+    assert (executable.folder / "x.partial.mp4").read_bytes() == content
+
+
 def test_what_cannot_be_extended(executable: Executable, pictures: list[np.ndarray]) -> None:
     short = ("generate", "clouds", *NANO[:-2], "--frames", "9", "-o", "short.mp4")
     executable(*short)
     for more, message in (
         (("short.mp4", "clouds", "-m", "nano"), "short.mp4 has 9 frames, fewer than the overlap of 17"),
         (("clouds.mp4", "clouds", "-m", "nano", "--overlap", "6"), "near it: 5 or 9"),
-        (("clouds.mp4", "clouds", "-m", "nano", "--by", "60s"), "does not fit"),
+        (("clouds.mp4", "clouds", "-m", "nano", "--by", "60s"), "frames do not fit"),
         (("absent.mp4", "clouds"), "there is no file absent.mp4"),
     ):
         failed = executable("extend", *more, "-o", "out.mp4", code=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ app = o.new_app()
 #: Options of `sora generate` for many prompts, for other ways to give pictures, or said otherwise here.
 NOT_HERE = (
     *("prompts", "prompt_file", "start_index", "end_index", "duration", "frames"),
-    *("first_picture", "edit", "strength", "extend"),
+    *("first_picture", "last_picture", "keyframes", "edit", "strength", "extend"),
+    *("references", "mask_strategy", "align"),
 )
 
 
@@ -49,7 +51,12 @@ def extend(
         size, rate = size_and_rate(Path(video))
         if not {"size", "resolution", "aspect_ratio"} & {name for name, value in shape.items() if value is not None}:
             shape["size"] = size
-        shape.setdefault("save_fps", rate)
+        shape["fps"] = rate if shape.get("fps") is None else shape["fps"]
+        shape["save_fps"] = shape["fps"] if shape.get("save_fps") is None else shape["save_fps"]
+        seconds = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)s", by or "")
+        if seconds:  # of the file, not the length that a name stands for at the model's rate
+            shape.pop("duration")
+            shape["frames"] = max(1, round(float(seconds[1]) * shape["fps"]))
         resolved = resolve_generate(
             given,
             config_file=options["config"],

@@ -51,13 +51,19 @@ class Extension:
 
 @dataclass(frozen=True)
 class Given:
-    """Everything that one clip is given. files: the references; groups: of a mask strategy; stills: of named modes."""
+    """Everything that one clip is given. files: the references; groups: of a mask strategy; stills: of named modes.
+
+    reference_text, strategy_text: as they are said for this clip alone. align: see `mask_strategy.place`.
+    """
 
     files: tuple[Path, ...] = ()
     digests: tuple[str, ...] = ()
     groups: tuple[Group, ...] = ()
     stills: tuple[Still, ...] = ()
     extension: Extension | None = None
+    reference_text: str = ""
+    strategy_text: str = ""
+    align: int | None = None
 
     def __bool__(self) -> bool:
         """Whether there is anything."""
@@ -71,6 +77,7 @@ class Given:
             "given": {
                 "references": list(self.digests),
                 "mask_strategy": ";".join(map(str, self.groups)),
+                **({"align": self.align} if self.groups and self.align is not None else {}),
                 "stills": [[still.reference, still.latent] for still in self.stills],
                 **({"extension": self._extension()} if self.extension else {}),
             }
@@ -81,9 +88,16 @@ class Given:
         kept = ("digest", "overlap", "new", "is_backward")
         return {name: getattr(self.extension, name) for name in kept}
 
-    def placements(self, latent_frames: int, reference_frames: Sequence[int], align: int | None) -> list[Placement]:
+    @property
+    def read(self) -> tuple[Path, ...]:
+        """All files that are read."""
+        return (*self.files, *([self.extension.file] if self.extension else []))
+
+    def placements(self, latent_frames: int, reference_frames: Sequence[int]) -> list[Placement]:
         """Where whole references go; see `mask_strategy.place`."""
-        return place(self.groups, loop=0, latent_frames=latent_frames, reference_frames=reference_frames, align=align)
+        return place(
+            self.groups, loop=0, latent_frames=latent_frames, reference_frames=reference_frames, align=self.align
+        )
 
 
 def given_to(
@@ -110,10 +124,11 @@ def given_to(
     texts = [text for text in (references or "").split(";") if text]
     groups = parse_strategy(strategy)
     if conditioning.edit is not None:
-        if texts:
+        if texts or strategy:
             raise UsageError("--edit and --reference are two ways to give a video", hint="give one of them")
-        texts = [conditioning.edit]
-        groups = (Group(length=vae.latent_frames(num_frames), edit_ratio=conditioning.strength),)
+        if conditioning.strength < 1:  # at 1 nothing of the video is left
+            texts = [conditioning.edit]
+            groups = (Group(length=vae.latent_frames(num_frames), edit_ratio=conditioning.strength),)
     if groups and not texts:
         raise UsageError(f"the mask strategy {strategy!r} has no reference", hint="give one with --reference")
     if texts and not groups:
@@ -121,7 +136,8 @@ def given_to(
     count = len(texts)
     files = _files([*texts, *(path for path, _ in named)])
     stills = tuple(Still(count + index, latent) for index, (_, latent) in enumerate(named))
-    return Given(files, tuple(map(digest, files)), groups, stills)
+    said = ("", "") if conditioning.edit is not None else (";".join(texts), ";".join(map(str, groups)))
+    return Given(files, tuple(map(digest, files)), groups, stills, None, *said, conditioning.align)
 
 
 def extension_of(
@@ -133,8 +149,9 @@ def extension_of(
     """
     if conditioning.extend is None:
         return None
-    if conditioning.first is not None or conditioning.edit is not None:
-        raise UsageError("a video that goes on has its own first frames", hint="leave --first and --edit out")
+    others = ("first", "last", "keyframes", "edit", "references", "mask_strategy")
+    if rival := next((name for name in others if getattr(conditioning, name)), None):
+        raise UsageError(f"a video that goes on takes no other pictures or videos, and {rival} is given")
     piece, leading = vae.piece_frames, 0 if conditioning.backward else vae.leading_frames
     if piece is None:
         raise UsageError(f"the autoencoder {vae.name} codes clips as a whole, so a video cannot go on")

@@ -88,7 +88,9 @@ class ConditioningSection(Section):
         (), description="pictures and videos of each prompt, or of all; several separated by ;"
     )
     mask_strategy: tuple[str, ...] = Field((), description="where they go, in the grammar of the released models")
-    align: int | None = Field(None, description="latent frames to whose multiples a mask strategy is moved")
+    align: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="latent frames to whose multiples a mask strategy is moved"
+    )
 
 
 class ModelSection(Section):

@@ -48,6 +48,8 @@ class Parts:
         self.device = choose_device(plan.config.hardware.device)
         self.dtype = choose_dtype(plan.config.model.dtype, self.device)
         self.vae_dtype = choose_vae_dtype(self.dtype, self.device)
+        #: What clips are given, encoded (`given.GivenLatents`); made when a batch needs it.
+        self.given: Any = None
         prepare_torch(plan.config.hardware)
         self.attention = choose_attention(plan.config.model.attention, self.device, self.dtype)
         self.scheduler: Scheduler = plugins.load_target(plan.components.scheduler)(plan.scheduler_options)

@@ -15,7 +15,7 @@ from sora_cli.console import get_console
 from sora_cli.launch.torchrun import launch_line, run_processes
 from sora_cli.plugin.manager import get_plugins
 
-from .output import OutputState, check_outputs, output_state, prepare_folders, report
+from .output import OutputState, check_not_read, check_outputs, output_state, prepare_folders, report
 from .plan import GeneratePlan, plan_generate, shape_record
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def run(resolved: Resolved, *, dry_run: bool = False) -> None:
     if dry_run:
         show_dry_run(plan, resolved, states)
         return
+    for clip in plan.clips:
+        check_not_read(clip.path, clip.given.read)
     check_outputs(states, overwrite=plan.config.output.overwrite)
     if all(state == "done" for state in states.values()):
         for clip in plan.clips:

@@ -31,7 +31,7 @@ class GivenLatents:
 
     def __init__(self, plan: GeneratePlan, parts: Parts) -> None:
         self.plan, self.parts = plan, parts
-        self._known: dict[tuple[Path, Still | None], Tensor] = {}
+        self._known: dict[tuple[Path, Still | int], Tensor] = {}
         self._overlaps: dict[Path, Tensor] = {}
 
     def into(self, noise: Tensor, clips: Sequence[Clip]) -> tuple[Tensor, Tensor | None]:
@@ -47,13 +47,15 @@ class GivenLatents:
 
     def _into(self, row: Tensor, clip: Clip) -> tuple[Tensor, Tensor]:
         frames = row.shape[1]
-        whole = {group.reference for group in clip.given.groups}
-        # Only references that a strategy names are encoded whole.
-        encoded = {
-            index: self._latents(clip.given.files[index], None) for index in whole if index < len(clip.given.files)
-        }
-        lengths = [encoded[index].shape[1] if index in encoded else 0 for index in range(len(clip.given.files))]
-        placements = clip.given.placements(frames, lengths, self.plan.config.conditioning.align)
+        files = clip.given.files
+        named = {group.reference for group in clip.given.groups if 0 <= group.reference < len(files)}
+        vae = self.plan.components.vae
+        lengths = [vae.latent_frames(count_frames(path)) if index in named else 0 for index, path in enumerate(files)]
+        placements = [each for each in clip.given.placements(frames, lengths) if each.edit_ratio < 1]  # 1 is noise
+        ends: dict[int, int] = {}
+        for each in placements:
+            ends[each.reference] = max(ends.get(each.reference, 0), each.source + each.length)
+        encoded = {index: self._latents(files[index], end) for index, end in ends.items()}
         mask = frame_mask(placements, frames)
         for each in placements:
             piece = encoded[each.reference][:, each.source : each.source + each.length]
@@ -77,22 +79,26 @@ class GivenLatents:
             self._overlaps[extension.file] = self._coded(pixels, **continues)
         return self._overlaps[extension.file]
 
-    def _latents(self, path: Path, still: Still | None) -> Tensor:
-        """(C, T, h, w) of a whole reference, or (C, 1, h, w) of a picture at a place."""
+    def _latents(self, path: Path, still: Still | int) -> Tensor:
+        """(C, 1, h, w) of a picture at a place, or (C, T, h, w) of at least so many latent frames of a reference."""
         key = (path, still)
         if key not in self._known:
             self._known[key] = self._encode(path, still)
         return self._known[key]
 
-    def _encode(self, path: Path, still: Still | None) -> Tensor:
+    def _encode(self, path: Path, still: Still | int) -> Tensor:
         plan, vae = self.plan, self.plan.components.vae
-        pixels = load_reference(path, (plan.shape.asked_height, plan.shape.asked_width))
-        place = 0
-        if still is not None:
+        if isinstance(still, Still):
             count, place = still_window(vae, plan.shape.num_frames, still.latent)
-            pixels = pixels[:, :, :1].expand(-1, -1, count, -1, -1)
-        latents = self._coded(pixels)
-        return latents if still is None else latents[:, place : place + 1]
+            pixels = load_reference(path, fitted_to(plan), 1).expand(-1, -1, count, -1, -1)
+            return self._coded(pixels)[:, place : place + 1]
+        needed = 1
+        while vae.latent_frames(needed) < still:
+            needed += 1
+        whole = needed  # up to the end of its piece, which is coded together
+        if vae.piece_frames:
+            whole = vae.leading_frames + -(-(needed - vae.leading_frames) // vae.piece_frames) * vae.piece_frames
+        return self._coded(load_reference(path, fitted_to(plan), max(needed, whole)))
 
     def _coded(self, pixels: Tensor, **options: Any) -> Tensor:
         """The mean latents (C, T, h, w) of (1, 3, T, H, W)."""
@@ -113,7 +119,7 @@ def source_frames(plan: GeneratePlan, extension: Extension, *, only_overlap: boo
     """
     from sora_cli.video.clips import open_clip
 
-    size = f"{plan.shape.asked_height}x{plan.shape.asked_width}"
+    size = "{}x{}".format(*fitted_to(plan))
     with open_clip(extension.file, size=size) as video:
         if video.num_frames < extension.overlap:
             raise UsageError(
@@ -144,8 +150,26 @@ def with_source(
         yield from source
 
 
-def load_reference(path: Path, size: tuple[int, int]) -> Tensor:
-    """A picture or a whole video, resized to cover (height, width) and cropped: (1, 3, T, H, W) in [-1, 1].
+def fitted_to(plan: GeneratePlan) -> tuple[int, int]:
+    """The height and width that pictures and videos are fitted to: what the latents of the clip cover."""
+    shape = plan.shape
+    if plan.components.vae.covers_edges:
+        return shape.height, shape.width
+    return shape.asked_height, shape.asked_width
+
+
+def count_frames(path: Path) -> int:
+    """Frames of a picture or a video. Raises SoraError."""
+    from sora_cli.video.clips import open_clip
+
+    with open_clip(path) as clip:
+        return clip.num_frames
+
+
+def load_reference(path: Path, size: tuple[int, int], most: int) -> Tensor:
+    """A picture or the first frames of a video, resized to cover (height, width) and cropped.
+
+    Returns (1, 3, T, H, W) in [-1, 1].
 
     Pictures are resized as 8-bit values, bicubic; videos bilinear (generation.md section 9). Raises SoraError.
     """
@@ -158,7 +182,7 @@ def load_reference(path: Path, size: tuple[int, int]) -> Tensor:
         if is_image(path):
             return for_image(read_image(path), size)[:, None][None]
         with READERS["pyav"](path) as video:
-            frames = [for_video(frame[None], size)[0] for frame in video.stream(range(video.num_frames))]
+            frames = [for_video(frame[None], size)[0] for frame in video.stream(range(min(most, video.num_frames)))]
     except BadClipError as error:
         raise SoraError(f"{path}: {error}", hint="give a picture or a video that can be played") from error
     if not frames:

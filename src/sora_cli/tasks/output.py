@@ -42,6 +42,16 @@ def slug(prompt: str) -> str:
     return words
 
 
+def check_not_read(path: Path, sources: Iterable[Path]) -> None:
+    """Raise UsageError for an output, or a file on the way to it, that is one of the files it is made from."""
+    from sora_cli.video.io import partial_path
+
+    written = {each.resolve() for each in (path, partial_path(path), sidecar_path(path))}
+    for source in sources:
+        if source.resolve() in written:
+            raise UsageError(f"{source} is what {path} is made from", hint="--output names another place")
+
+
 def name_outputs(clips: Sequence[tuple[str, int]], output: Path | None, *, is_image: bool) -> list[Path]:
     """One path per clip, given as (prompt, seed), all different.
 

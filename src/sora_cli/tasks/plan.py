@@ -392,7 +392,12 @@ def _clip(
     config: GenerateConfig, prompt: Prompt, given: Given, seed: int, path: Path, common: Mapping[str, Any]
 ) -> Clip:
     conditioning = config.conditioning.model_copy(
-        update={key: prompt.settings[key] for key in Scores._fields if key in prompt.settings}
+        update={
+            **{key: prompt.settings[key] for key in Scores._fields if key in prompt.settings},
+            # Of this clip alone, so that it can be made again by itself.
+            "references": (given.reference_text,) if given.reference_text else (),
+            "mask_strategy": (given.strategy_text,) if given.strategy_text else (),
+        }
     )
     scores = Scores(conditioning.aes, conditioning.motion, conditioning.camera)
     text = append_scores(split_segments(prompt.text)[0].text, scores)

@@ -203,7 +203,9 @@ def _sample(plan: GeneratePlan, parts: Parts, texts: TextCache, clips: Sequence[
         return start.to(parts.device)
     noise, mask = start.to(parts.device), None
     if any(clip.given for clip in clips):
-        given, mask = GivenLatents(plan, parts).into(noise, clips)
+        if parts.given is None:
+            parts.given = GivenLatents(plan, parts)
+        given, mask = parts.given.into(noise, clips)
         # Latents of an interrupted run hold what is given already.
         noise = given if keeper.resumed_from == 0 else noise
     request = _request(plan, parts, texts, clips, noise)._replace(frame_mask=mask)
