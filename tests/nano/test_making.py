@@ -241,6 +241,11 @@ def test_the_training_command_writes_weights_that_load(
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
     train.build(SMALL_MODEL).load_state_dict(weights)
     assert train.Trainer(tmp_path / "run", steps=2, seed=7).step == 2
+    more = ("--start", tmp_path / "run" / "model.safetensors", "--rate", "0.6")
+    run(patched, train.main, made / "latents", made / "text", "-o", tmp_path / "more", "--steps", "1", *more)
+    later = load_file(tmp_path / "more" / "model.safetensors")
+    changes = [float((later[name].float() - weights[name].float()).abs().max()) for name in weights]
+    assert 0 < max(changes) < 0.1, "it goes on from there"
     assert not list((tmp_path / "run").glob("*.part"))
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sora_cli.acceleration.attention import BACKENDS, set_attention
@@ -186,7 +186,8 @@ def average_over_processes(model: STDiT3, loss: Tensor) -> float:
 class Trainer:
     """Model, optimizers, average and step of one run."""
 
-    def __init__(self, run: Path, steps: int, seed: int) -> None:
+    def __init__(self, run: Path, steps: int, seed: int, start: Path | None = None, rate: float = 1.0) -> None:
+        """start: weights that a new run goes on from; rate: factor of the learning rates."""
         torch.manual_seed(seed)
         self.run, self.steps, self.seed = run, steps, seed
         self.model = build(MODEL_CONFIG)
@@ -195,9 +196,14 @@ class Trainer:
         self.average.load_state_dict(self.model.state_dict())
         set_attention(self.average, BACKENDS["math"])
         self.optimizers = make_optimizers(self.model)
-        self.base_rates = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
+        self.base_rates = [rate * optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
         self.flow = RectifiedFlow()
         self.step = 0
+        self.is_continued = start is not None
+        if start is not None:
+            weights = {name: tensor.float() for name, tensor in load_file(start).items()}
+            self.model.load_state_dict(weights)
+            self.average.load_state_dict(weights)
         if (run / "checkpoint.pt").exists():
             state = torch.load(run / "checkpoint.pt", weights_only=True)
             self.model.load_state_dict(state["model"])
@@ -224,7 +230,8 @@ class Trainer:
         """One training step; returns its loss."""
         rng = random.Random(f"{self.seed}-{self.step}")
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
-        weights = kind_weights(self.step / self.steps)
+        # Layout is learned already when a run goes on from weights.
+        weights = kind_weights(1.0 if self.is_continued else self.step / self.steps)
         kind = KINDS[rng.choices(list(weights), weights=list(weights.values()))[0]]
         x0, captions = data.draw(kind, rng)
         noise = torch.randn(x0.shape, generator=generator)
@@ -259,6 +266,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--start", type=Path, help="weights of an earlier run, to go on from")
+    parser.add_argument("--rate", type=float, default=1.0, help="factor of the learning rates")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if "WORLD_SIZE" in os.environ:
@@ -268,7 +277,7 @@ def main() -> None:
     files = sorted(arguments.latents.glob("clip_*.safetensors"))
     data, held_out = LatentSet(files[:-HELD_OUT]), LatentSet(files[-HELD_OUT:])
     encoder = WordTableEncoder.load(arguments.text)
-    trainer = Trainer(arguments.output, arguments.steps, arguments.seed)
+    trainer = Trainer(arguments.output, arguments.steps, arguments.seed, arguments.start, arguments.rate)
     begin, first, total = time.monotonic(), trainer.step, 0.0
     while trainer.step < arguments.steps:
         loss = trainer.update(data, encoder)
