@@ -11,7 +11,7 @@ import typer
 from sora_cli import options as o
 from sora_cli.root import LightCommand
 
-from .generate import generate
+from .generate import generate, make
 
 app = o.new_app()
 #: Options of `sora generate` for many prompts, for other ways to give pictures, or said otherwise here.
@@ -37,12 +37,8 @@ def extend(
 
     The whole video is written again with the new part, in its own size and rate unless another one is asked for.
     """
-    from sora_cli.config.resolve import resolve_generate
     from sora_cli.console import command_output
-    from sora_cli.plugin.manager import get_plugins
-    from sora_cli.tasks.generate import run
     from sora_cli.video.clips import size_and_rate
-    from sora_cli.video.settings import read_generate_settings
 
     with command_output(json=options["as_json"], quiet=options["quiet"]):
         given = o.given_settings(ctx.params, [prompt])
@@ -57,12 +53,4 @@ def extend(
         if seconds:  # of the file, not the length that a name stands for at the model's rate
             shape.pop("duration")
             shape["frames"] = max(1, round(float(seconds[1]) * shape["fps"]))
-        resolved = resolve_generate(
-            given,
-            config_file=options["config"],
-            from_settings=read_generate_settings(options["from_video"]) if options["from_video"] else None,
-            preset=options["preset"],
-            options=options["model_options"] or (),
-            plugins=get_plugins(),
-        )
-        run(resolved, dry_run=options["dry_run"])
+        make(given, options)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import typer
 
 from sora_cli import options as o
@@ -96,19 +99,26 @@ def generate(
 
     A clip that was made before with the same settings is kept; one that was interrupted goes on where it stopped.
     """
-    from sora_cli.config.resolve import resolve_generate
     from sora_cli.console import command_output
+
+    with command_output(json=as_json, quiet=quiet):
+        make(o.given_settings(ctx.params, prompts), ctx.params)
+
+
+def make(given: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
+    """Make the clips of these settings. options: of `generate`, by the names of its parameters."""
+    from sora_cli.config.resolve import resolve_generate
     from sora_cli.plugin.manager import get_plugins
     from sora_cli.tasks.generate import run
     from sora_cli.video.settings import read_generate_settings
 
-    with command_output(json=as_json, quiet=quiet):
-        resolved = resolve_generate(
-            o.given_settings(ctx.params, prompts),
-            config_file=config,
-            from_settings=read_generate_settings(from_video) if from_video else None,
-            preset=preset,
-            options=model_options or (),
-            plugins=get_plugins(),
-        )
-        run(resolved, dry_run=dry_run)
+    video = options["from_video"]
+    resolved = resolve_generate(
+        given,
+        config_file=options["config"],
+        from_settings=read_generate_settings(video) if video else None,
+        preset=options["preset"],
+        options=options["model_options"] or (),
+        plugins=get_plugins(),
+    )
+    run(resolved, dry_run=options["dry_run"])

@@ -9,7 +9,7 @@ import typer
 from sora_cli import options as o
 from sora_cli.root import LightCommand
 
-from .generate import generate
+from .generate import generate, make
 
 app = o.new_app()
 #: Options of `sora generate` for many prompts, or said otherwise here.
@@ -41,21 +41,9 @@ def i2v(ctx: typer.Context, picture: o.Picture, prompt: o.PicturePrompt, **optio
 
     --last gives the picture it ends with, --keyframe pictures in between. Pictures are fitted to the size of the clip.
     """
-    from sora_cli.config.resolve import resolve_generate
     from sora_cli.console import command_output
-    from sora_cli.plugin.manager import get_plugins
-    from sora_cli.tasks.generate import run
-    from sora_cli.video.settings import read_generate_settings
 
     with command_output(json=options["as_json"], quiet=options["quiet"]):
         given = o.given_settings(ctx.params, [prompt])
         given.setdefault("conditioning", {})["first"] = picture
-        resolved = resolve_generate(
-            given,
-            config_file=options["config"],
-            from_settings=read_generate_settings(options["from_video"]) if options["from_video"] else None,
-            preset=options["preset"],
-            options=options["model_options"] or (),
-            plugins=get_plugins(),
-        )
-        run(resolved, dry_run=options["dry_run"])
+        make(given, options)
