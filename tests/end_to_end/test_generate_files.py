@@ -174,7 +174,7 @@ def test_dry_run_says_what_would_happen_and_touches_nothing(sora_tiny: TinyRun) 
         (("a cat", "-o", "x.gif"), 2, "videos are written as .mp4"),
         (("a cat", "a dog", "-o", "x.mp4"), 2, "2 clips do not fit into the one file"),
         (('a cat{"aess": 5}',), 2, "unknown key 'aess'"),
-        (('a cat{"reference_path": "a.png"}',), 2, "not available yet"),
+        (('a cat{"reference_path": "a.png"}',), 2, "there is no picture or video a.png"),
         (("a cat", "--weights", "absent"), 2, "no weights for tiny"),
         (("a cat", "--weights", "broken.safetensors"), 1, "cannot read the weights file"),
         (("a cat", "--device", "cuda"), 2, "--device cuda is not available"),
