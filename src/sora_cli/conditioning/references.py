@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sora_cli.errors import UsageError
+from sora_cli.training.run_folder import describe
 
 from .mask_strategy import Group, Placement, parse_strategy, place
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from sora_cli.plugin.specs import VAESpec
 
 _KEYFRAME = re.compile(r"(?P<path>.+)@(?P<time>\d+(?:\.\d+)?)(?P<unit>s?)\Z")
-BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -219,11 +218,7 @@ def _files(texts: Sequence[str]) -> tuple[Path, ...]:
 
 def digest(path: Path) -> str:
     """16 hex digits of a file's content."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            found.update(block)
-    return found.hexdigest()[:16]
+    return str(describe(path)["blake2b"])[:16]
 
 
 def still_window(vae: VAESpec, num_frames: int, latent: int) -> tuple[int, int]:

@@ -77,8 +77,9 @@ KEPT = (
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlan:
-    """What every training run has. name: of what is trained; identity: what must be the same when it goes on.
+    """What every training run has. name: of what is trained; folder: of the run.
 
+    identity: what must be the same when it goes on.
     num_weights: of the network, where its plugin says it; parallelism: None for one process.
     """
 

@@ -69,7 +69,7 @@ class ClipMixer:
 
 @dataclass
 class AutoencoderObjective:
-    """The loss. parts: the terms of the last batch, (terms, 2): value and 1, or 0 and 0 where a term does not apply.
+    """The loss. parts: the terms of the last batch that apply to it, scalars by their name; see `part_names`.
 
     perceptual: (N, 3, H, W) twice -> (N,). adversary: what the autoencoder is trained against.
     """
@@ -146,7 +146,7 @@ class AutoencoderObjective:
 
 
 def parts_tensor(objective: Any, device: torch.device) -> Tensor:
-    """The terms of the last batch as (terms, 2), see `AutoencoderObjective`; (0, 2) for objectives without terms."""
+    """The terms of the last batch, (terms, 2): value and 1, or 0 and 0 where one does not apply; (0, 2) if none can."""
     rows = [
         torch.stack([objective.parts[name], torch.ones_like(objective.parts[name])])
         if name in objective.parts
