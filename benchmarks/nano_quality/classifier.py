@@ -1,4 +1,4 @@
-"""A small network that names scenes, trained on renders alone: it has never seen anything that nano made."""
+"""Small networks that name scenes and colours, trained on renders alone: they have never seen what nano makes."""
 
 from __future__ import annotations
 
@@ -74,11 +74,15 @@ def train(
 
 
 @torch.inference_mode()
-def judge(network: SceneClassifier, clips: Sequence[NDArray[np.uint8]]) -> tuple[list[int], NDArray[np.float64]]:
-    """The scene of each clip, and its features (N, 128), mean over the looks."""
+def judge(
+    network: SceneClassifier, clips: Sequence[NDArray[np.uint8]], among: Sequence[int] | None = None
+) -> tuple[list[int], NDArray[np.float64]]:
+    """The class of each clip, of those in `among`, and its features (N, 128), mean over the looks."""
     names, features = [], []
+    known = list(range(network.head.out_features)) if among is None else list(among)
     for clip in clips:
         seen = network.features(looks(clip))
-        names.append(int(network.head(seen).softmax(dim=1).mean(dim=0).argmax()))
+        scores = network.head(seen)[:, known].softmax(dim=1).mean(dim=0)
+        names.append(known[int(scores.argmax())])
         features.append(seen.mean(dim=0).double().numpy())
     return names, np.stack(features)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +11,8 @@ Clip = NDArray[np.uint8]
 Numbers = NDArray[np.float64]
 #: Sides in pixels of the diffusion model's tokens, and frames of a latent after the first.
 TOKEN_SIDE, LATENT_FRAMES = 32, 4
-#: How a hue counts for its neighbours in a histogram.
-BLUR = (0.1, 0.25, 0.3, 0.25, 0.1)
-#: Frames between two pictures whose shift is measured.
-STEP = 4
+#: Frames between two pictures whose flow is measured, and the small pictures' edge that is left out.
+STEP, EDGE = 4, 2
 
 
 def grey(clip: Clip) -> Numbers:
@@ -23,51 +20,41 @@ def grey(clip: Clip) -> Numbers:
     return clip.astype(np.float64).mean(axis=3) / 255.0
 
 
-def shift_between(first: Numbers, second: Numbers) -> tuple[float, float]:
-    """How far the content moved, (down, right) in pixels, by phase correlation with a parabola through the peak."""
-    window = np.outer(np.hanning(first.shape[0]), np.hanning(first.shape[1]))
-    spectra = [np.fft.fft2((part - part.mean()) * window) for part in (first, second)]
-    cross = spectra[1] * np.conj(spectra[0])
-    surface = np.real(np.fft.ifft2(cross / (np.abs(cross) + 1e-9)))
-    peak = np.unravel_index(int(surface.argmax()), surface.shape)
-    found = []
-    for axis, place in enumerate(peak):
-        size = surface.shape[axis]
-        around = [
-            surface[tuple((place + d) % size if a == axis else p for a, p in enumerate(peak))] for d in (-1, 0, 1)
-        ]
-        bend = around[0] - 2 * around[1] + around[2]
-        fine = 0.0 if bend >= 0 else 0.5 * (around[0] - around[2]) / bend
-        found.append((place + fine + size / 2) % size - size / 2)
-    return float(found[0]), float(found[1])
-
-
 def camera_motion(clip: Clip) -> dict[str, float]:
-    """Travel of the content between pictures STEP apart, in picture heights a second at 24 fps, median over places.
+    """The optical flow of the whole picture, a shift and a growth, per second at 24 fps, over all of the clip.
 
-    right, down: of the picture as a whole; grow: how fast it grows from the middle, as a share a second.
+    right, down: in picture heights; grow: how fast it grows from the middle, as a share. Least squares over the
+    brightness equation (Lucas and Kanade 1981) of small, blurred pictures STEP apart: what moves is seen as a whole,
+    and edges that stand still, as between blocks, hardly count.
     """
-    frames = grey(clip)
-    height, width = frames.shape[1:]
-    side = height // 2
-    tops = (0, height - side)
-    lefts = (0, (width - side) // 2, width - side)
-    rows = []
-    for start in range(0, len(frames) - STEP, STEP):
-        pair = frames[start], frames[start + STEP]
-        for top in tops:
-            for left in lefts:
-                cut = [picture[top : top + side, left : left + side] for picture in pair]
-                down, right = shift_between(*cut)
-                rows.append((top + side / 2 - height / 2, left + side / 2 - width / 2, down, right))
-    y, x, down, right = np.array(rows).T
-    rate = 24.0 / STEP
-    out = [d / p for d, p in zip((*down, *right), (*y, *x), strict=True) if abs(p) > side / 4]
-    return {
-        "right": float(np.median(right)) / height * rate,
-        "down": float(np.median(down)) / height * rate,
-        "grow": float(np.median(out)) * rate,
-    }
+    small = _blurred(grey(clip))
+    height, width = small.shape[1:]
+    y, x = np.mgrid[:height, :width] - np.array([height - 1, width - 1]).reshape(2, 1, 1) / 2
+    normal, right = np.zeros((3, 3)), np.zeros(3)
+    for before, after in zip(small[:-STEP:2], small[STEP::2], strict=False):
+        down_slope, right_slope = np.gradient((before + after) / 2)
+        slopes = np.stack([right_slope, down_slope, right_slope * x + down_slope * y], axis=-1)
+        inner = slopes[EDGE:-EDGE, EDGE:-EDGE].reshape(-1, 3)
+        change = (after - before)[EDGE:-EDGE, EDGE:-EDGE].reshape(-1)
+        normal += inner.T @ inner
+        right -= inner.T @ change
+    shift_right, shift_down, growth = np.linalg.lstsq(normal, right, rcond=None)[0] * 24.0 / STEP
+    return {"right": float(shift_right) / height, "down": float(shift_down) / height, "grow": float(growth)}
+
+
+def _blurred(frames: Numbers) -> Numbers:
+    """A quarter of the size, then blurred with a deviation of about 1.5 pixels."""
+    count, height, width = frames.shape
+    cut = frames[:, : height // 4 * 4, : width // 4 * 4]
+    small = cut.reshape(count, height // 4, 4, width // 4, 4).mean(axis=(2, 4))
+    for axis in (1, 2):
+        for _ in range(4):
+            ends = [(0, 0)] * 3
+            ends[axis] = (1, 1)
+            padded = np.pad(small, ends, mode="edge")
+            first, middle, last = (np.take(padded, np.arange(small.shape[axis]) + k, axis=axis) for k in range(3))
+            small = (first + 2 * middle + last) / 4
+    return small
 
 
 #: Camera -> the part of `camera_motion` that shows it, and its sign: a camera that pans right moves the content left.
@@ -141,47 +128,6 @@ def seam_ratio(clip: Clip) -> float:
     steps = np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2))
     is_border = np.arange(len(steps)) % LATENT_FRAMES == 0  # after frame 0, 4, 8, ...
     return float(steps[is_border].mean() / max(steps[~is_border].mean(), 1e-6))
-
-
-def colour_histogram(clip: Clip, bins: int = 24) -> Numbers:
-    """Square roots of the shares of hues, weighted by saturation and brightness, and of bright greys; (bins + 1,)."""
-    pixels = clip[:: max(1, len(clip) // 6)].astype(np.float64).reshape(-1, 3) / 255.0
-    most, least = pixels.max(axis=1), pixels.min(axis=1)
-    spread = most - least
-    red, green, blue = pixels.T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        hue = np.select(
-            [most == red, most == green],
-            [(green - blue) / spread % 6, (blue - red) / spread + 2],
-            (red - green) / spread + 4,
-        )
-    hue = np.nan_to_num(hue) / 6.0
-    # What is bright and colourful counts most: flames, sparks and petals, not the ground.
-    counts, _ = np.histogram(hue, bins=bins, range=(0.0, 1.0), weights=spread**2)
-    # Neighbouring hues are nearly the same colour.
-    counts = sum(weight * np.roll(counts, shift) for shift, weight in zip(range(-2, 3), BLUR, strict=True))
-    bright = float(((least > 0.75) * 0.1).sum())
-    shares = np.append(counts, bright)
-    return np.sqrt(shares / max(shares.sum(), 1e-9))
-
-
-class ColourJudge:
-    """Names the colour of a scene by the nearest mean histogram of rendered clips."""
-
-    def __init__(self, rendered: Mapping[str, Mapping[str, Sequence[Clip]]]) -> None:
-        """rendered: scene -> colour -> clips."""
-        self.means = {
-            scene: {
-                colour: np.mean([colour_histogram(clip) for clip in clips], axis=0) for colour, clips in each.items()
-            }
-            for scene, each in rendered.items()
-        }
-
-    def name(self, scene: str, clip: Clip, among: Sequence[str]) -> str:
-        """The colour, of those that are asked for."""
-        found = colour_histogram(clip)
-        known = {colour: mean for colour, mean in self.means[scene].items() if colour in among}
-        return min(known, key=lambda colour: float(np.square(known[colour] - found).sum()))
 
 
 def frechet_distance(first: Numbers, second: Numbers, dimensions: int = 16) -> float:

@@ -93,16 +93,27 @@ def test_steps_in_space_and_time(measures):
     assert measures.flicker(shifted) > 1.5 * measures.flicker(smooth)
 
 
-def test_colours(measures):
-    def flat(*colour):
-        clip = np.full((6, 32, 32, 3), 60, np.uint8)
-        clip[:, 8:24, 8:24] = colour
+def test_a_block_grid_that_stands_still_does_not_hide_the_camera(measures):
+    clip = np.stack([seen(0, t) for t in range(21)]).astype(int)
+    clip[:, :, ::16] += 12
+    clip[:, ::16] += 12
+    assert measures.follows_camera(clip.clip(0, 255).astype(np.uint8), "pan right")
+
+
+def test_a_network_that_was_shown_colours_names_them_among_those_asked_for():
+    classifier = module("classifier")
+
+    def flat(colour, place):
+        clip = np.full((6, 72, 128, 3), 60, np.uint8)
+        clip[:, 8 + place : 40 + place, 20 + 2 * place : 60 + 2 * place] = colour
         return clip
 
-    judge = measures.ColourJudge({"ball": {"red": [flat(220, 30, 30)], "blue": [flat(30, 40, 220)]}})
-    assert judge.name("ball", flat(190, 50, 40), ("red", "blue")) == "red"
-    assert judge.name("ball", flat(60, 60, 230), ("red", "blue")) == "blue"
-    assert judge.name("ball", flat(60, 60, 230), ("red",)) == "red"
+    red, blue = (220, 30, 30), (30, 40, 220)
+    clips = [flat(colour, place) for place in range(0, 24, 4) for colour in (red, blue)]
+    network = classifier.train(clips, [0, 1] * 6, steps=40)
+    asked = [flat((190, 50, 40), 13), flat((60, 60, 230), 6)]
+    assert classifier.judge(network, asked)[0] == [0, 1]
+    assert classifier.judge(network, asked, among=[1])[0] == [1, 1]
 
 
 def test_distances_of_sets(measures):
