@@ -198,11 +198,12 @@ def _latent_set(made: Path) -> train.LatentSet:
 def test_batches_depend_on_the_generator_only(made: Path) -> None:
     data = _latent_set(made)
     kind = train.KINDS["piece"]
-    (first, captions), (again, same) = (data.draw(kind, random.Random(3)) for _ in range(2))
+    (first, captions, shown), (again, same, _) = (data.draw(kind, random.Random(3)) for _ in range(2))
     assert first.shape == (2, 32, 2, 6, 6)
     assert first.dtype == torch.float32
     assert torch.equal(first, again)
     assert captions == same
+    assert len(shown) == 2
 
 
 @needs_muon

@@ -25,7 +25,7 @@ def sora_models() -> list[ModelSpec]:
             name="nano",
             summary="embedded demonstration model: twelve scenes, 144p, runs on any CPU in seconds",
             tasks=("t2v", "i2v", "extend", "t2i"),
-            target="sora_plugins.stdit.stdit3:build",
+            target="sora_plugins.nano.model:build",
             options="sora_plugins.stdit.options:STDiTOptions",
             variants={"base": MODEL_CONFIG},
             weights={"base": _weights("model.safetensors")},

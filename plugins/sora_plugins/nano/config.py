@@ -1,4 +1,4 @@
-"""Sizes of nano's diffusion model; the network is the shared STDiT3."""
+"""Sizes of nano's diffusion model; the network is `model.py`."""
 
 from __future__ import annotations
 

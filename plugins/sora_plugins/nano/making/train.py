@@ -3,7 +3,8 @@
     python -m sora_plugins.nano.making.train LATENTS TEXT_TABLE_FOLDER -o RUN --steps 3000
     torchrun --nproc-per-node 2 -m sora_plugins.nano.making.train ...
 
-Every step draws one kind of batch (stills, beginnings of clips, whole clips) and a fresh caption for every sample.
+Every step draws one kind of batch (stills, beginnings of clips, whole clips, some of them cut to another shape) and a
+fresh caption for every sample; the noise moves with the clip's camera.
 The batches depend on the seed and the step only, so a resumed run continues as if never stopped. Under torchrun every
 process takes an equal part of each batch, on one thread: on a CPU that is faster than several threads. Matrices of the
 blocks are trained with Muon (torch 2.9 or newer), everything else with AdamW; weights are averaged (EMA).
@@ -17,8 +18,10 @@ import math
 import os
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -27,16 +30,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sora_cli.acceleration.attention import BACKENDS, set_attention
+from sora_plugins.nano.autoencoder import BLOCK
 from sora_plugins.nano.config import MODEL_CONFIG
+from sora_plugins.nano.model import NanoModel, build
+from sora_plugins.nano.noise import moving_noise
 from sora_plugins.nano.scenes.captions import mirrored, write_caption
 from sora_plugins.nano.scenes.catalogue import SceneParams
 from sora_plugins.nano.text import WordTableEncoder
 from sora_plugins.rectified_flow.rectified_flow import RectifiedFlow
-from sora_plugins.stdit.stdit3 import STDiT3, build
 
-HEIGHT, WIDTH, FPS, IMAGE_FPS = 144, 256, 24.0, 120.0
+FPS, IMAGE_FPS = 24.0, 120.0
 HELD_OUT = 36
 TEXT_DROP = 0.1
+#: Latent rows and columns of batches that are cut, and the share of batches: other aspect ratios.
+CUTS = ((9, 9), (9, 5), (9, 12), (7, 12), (5, 9), (6, 16))
+CUT_SHARE = 0.12
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,14 @@ def kind_weights(progress: float) -> dict[str, float]:
     return {"still": 0.15, "piece": 0.3, "clip": 0.55}
 
 
+class Samples(NamedTuple):
+    """Latents (B, C, T, h, w) float32, a caption for each, and what they show."""
+
+    latents: Tensor
+    captions: list[str]
+    params: list[SceneParams]
+
+
 class LatentSet:
     """All latents in memory, float16."""
 
@@ -71,19 +87,26 @@ class LatentSet:
                 self.stills.append(file.get_tensor("stills"))
                 self.params.append(SceneParams(**json.loads(file.metadata()["params"])))
 
-    def draw(self, kind: Kind, rng: random.Random) -> tuple[Tensor, list[str]]:
-        """Latents (batch, C, frames, h, w) float32 and a new caption for each."""
-        rows, captions = [], []
+    def draw(self, kind: Kind, rng: random.Random) -> Samples:
+        """New captions for clips that are drawn, each as rendered or mirrored, whole or cut."""
+        rows, captions, shown = [], [], []
+        cut = rng.choice(CUTS) if rng.random() < CUT_SHARE else None
         for _ in range(kind.batch):
             index, side = rng.randrange(len(self.params)), rng.randrange(2)
             if kind.frames == 1:
                 row = self.stills[index][side, rng.randrange(self.stills[index].shape[1])][None]
             else:
                 row = self.clips[index][side, : kind.frames]
+            if cut is not None:
+                top, left = (
+                    rng.randrange(max(1, full - part + 1)) for full, part in zip(row.shape[2:], cut, strict=True)
+                )
+                row = row[..., top : top + cut[0], left : left + cut[1]]
             rows.append(row.float())
-            params = self.params[index]
-            captions.append(write_caption(mirrored(params) if side else params, rng))
-        return torch.stack(rows).transpose(1, 2), captions
+            params = mirrored(self.params[index]) if side else self.params[index]
+            captions.append(write_caption(params, rng))
+            shown.append(params)
+        return Samples(torch.stack(rows).transpose(1, 2), captions, shown)
 
 
 def text_tensors(encoder: WordTableEncoder, captions: list[str], rng: random.Random) -> dict[str, Tensor]:
@@ -93,21 +116,41 @@ def text_tensors(encoder: WordTableEncoder, captions: list[str], rng: random.Ran
     return {"y": y, "mask": mask, "drop_ids": drop}
 
 
-def size_tensors(count: int, frames: int) -> dict[str, Tensor]:
-    """Size and frame rate conditioning of a batch."""
-    fps = IMAGE_FPS if frames == 1 else FPS
-    values = {"height": float(HEIGHT), "width": float(WIDTH), "fps": fps}
-    return {name: torch.full((count,), value) for name, value in values.items()}
+def size_tensors(x0: Tensor) -> dict[str, Tensor]:
+    """Size and frame rate conditioning of latents (B, C, T, h, w)."""
+    count, _, frames, height, width = x0.shape
+    values = {"height": height * BLOCK, "width": width * BLOCK, "fps": IMAGE_FPS if frames == 1 else FPS}
+    return {name: torch.full((count,), float(value)) for name, value in values.items()}
+
+
+def camera_noise(x0: Tensor, params: Sequence[SceneParams], generator: torch.Generator) -> Tensor:
+    """Noise for latents (B, C, T, h, w) that moves with each clip's camera."""
+    noise = torch.randn(x0.shape, generator=generator)
+    rows = zip(noise, params, strict=True)
+    moved = [moving_noise(row, each.camera, each.camera_amplitude, fps=FPS, generator=generator) for row, each in rows]
+    return torch.stack(moved)
 
 
 def given_frames(kind: Kind, rng: random.Random) -> Tensor | None:
-    """Frames to learn (batch, frames): in one sample of six the first one, two or five are given."""
+    """Frames to learn (batch, frames).
+
+    In one sample of four some are given: the first (12 %), the last (5 %) or both (5 %), or one anywhere (2 %).
+    """
     if kind.frames == 1:
         return None
     mask = torch.ones(kind.batch, kind.frames, dtype=torch.bool)
     for row in mask:
-        if rng.random() < 0.17:
-            row[: rng.choice([count for count in (1, 1, 2, 5) if count < kind.frames])] = False
+        draw = rng.random()
+        first, last = (rng.choice([count for count in (1, 1, 2, most) if count < kind.frames]) for most in (5, 2))
+        if draw < 0.12:
+            row[:first] = False
+        elif draw < 0.17:
+            row[-first:] = False
+        elif draw < 0.22:
+            row[: min(first, kind.frames - last - 1)] = False
+            row[-last:] = False
+        elif draw < 0.24:
+            row[rng.randrange(kind.frames)] = False
     return None if bool(mask.all()) else mask
 
 
@@ -125,7 +168,7 @@ def learning_rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 60) * (1 - 0.98 * decay)
 
 
-def make_optimizers(model: STDiT3) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: NanoModel) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for the rest."""
     matrices: list[Tensor] = []
     rest: list[Tensor] = []
@@ -140,19 +183,19 @@ def make_optimizers(model: STDiT3) -> list[torch.optim.Optimizer]:
 
 
 @torch.no_grad()
-def held_out_loss(model: STDiT3, data: LatentSet, encoder: WordTableEncoder, flow: RectifiedFlow) -> str:
+def held_out_loss(model: NanoModel, data: LatentSet, encoder: WordTableEncoder, flow: RectifiedFlow) -> str:
     """Velocity loss of the held-out clips at three times, with fixed noise and captions."""
     values = []
     for t in (300.0, 600.0, 900.0):
         losses = []
         for index, clip in enumerate(data.clips):
             x0 = clip[0].float().transpose(0, 1)[None]
-            noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(index))
+            noise = camera_noise(x0, [data.params[index]], torch.Generator().manual_seed(index))
             caption = write_caption(data.params[index], random.Random(index))
             text = text_tensors(encoder, [caption], random.Random(1))
             text["drop_ids"] = torch.zeros(1, dtype=torch.long)
             with torch.autocast("cpu", torch.bfloat16):
-                loss = flow.loss(model, x0, noise=noise, t=torch.tensor([t]), **text, **size_tensors(1, x0.shape[2]))
+                loss = flow.loss(model, x0, noise=noise, t=torch.tensor([t]), **text, **size_tensors(x0))
             losses.append(float(loss))
         values.append(sum(losses) / len(losses))
     return " ".join(f"{value:.3f}" for value in values)
@@ -169,7 +212,7 @@ def share(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor[rank::count] for name, tensor in tensors.items()}
 
 
-def average_over_processes(model: STDiT3, loss: Tensor) -> float:
+def average_over_processes(model: NanoModel, loss: Tensor) -> float:
     """Replace gradients by their mean over the processes and give the mean of the loss."""
     _, count = processes()
     if count > 1:
@@ -192,7 +235,7 @@ class Trainer:
         self.run, self.steps, self.seed = run, steps, seed
         self.model = build(MODEL_CONFIG)
         set_attention(self.model, BACKENDS["math"])
-        self.average = build(MODEL_CONFIG)
+        self.average = build(MODEL_CONFIG).eval()
         self.average.load_state_dict(self.model.state_dict())
         set_attention(self.average, BACKENDS["math"])
         self.optimizers = make_optimizers(self.model)
@@ -233,14 +276,15 @@ class Trainer:
         # Layout is learned already when a run goes on from weights.
         weights = kind_weights(1.0 if self.is_continued else self.step / self.steps)
         kind = KINDS[rng.choices(list(weights), weights=list(weights.values()))[0]]
-        x0, captions = data.draw(kind, rng)
-        noise = torch.randn(x0.shape, generator=generator)
+        x0, captions, params = data.draw(kind, rng)
+        noise = camera_noise(x0, params, generator)
         t = training_times(kind, generator)
-        batch = {"x0": x0, "noise": noise, "t": t, **size_tensors(kind.batch, kind.frames)}
+        batch = {"x0": x0, "noise": noise, "t": t, **size_tensors(x0)}
         mask = given_frames(kind, rng)
         if mask is not None:
             batch["frame_mask"] = mask
         batch |= text_tensors(encoder, captions, rng)
+        torch.manual_seed(generator.initial_seed())  # of the offset of the grid, the same in all processes
         with torch.autocast("cpu", torch.bfloat16):
             mean = self.flow.loss(self.model, **share(batch)).mean()
         mean.backward()
