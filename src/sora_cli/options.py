@@ -190,6 +190,16 @@ Frames = Annotated[
     int | None,
     setting("shape.frames", "--frames", "exact number of frames, 1 makes an image; wins over the duration", "N"),
 ]
+Segments = Annotated[
+    int | None,
+    setting(
+        "shape.segments",
+        "--segments",
+        "parts of this length, each going on from the end of the one before",
+        "N",
+        default="1",
+    ),
+]
 Fps = Annotated[
     float | None,
     setting("shape.fps", "--fps", "frames per second", "RATE", default="the model's"),
@@ -321,9 +331,29 @@ Overlap = Annotated[
     setting(
         "conditioning.overlap",
         "--overlap",
-        "frames of the video that the new part is made from",
+        "frames of the video, or of the segment before, that a new part is made from",
         "N",
         default="17, or 4 where every frame is coded alone",
+    ),
+]
+OverlapStrength = Annotated[
+    float | None,
+    setting(
+        "conditioning.overlap_strength",
+        "--overlap-strength",
+        "how much a segment changes what it goes on from: 0 keeps it, near 1 makes it anew",
+        "SHARE",
+        default="0.0",
+    ),
+]
+OverlapFrom = Annotated[
+    Literal["latents", "frames"] | None,
+    setting(
+        "conditioning.overlap_from",
+        "--overlap-from",
+        "what a segment goes on from: sampled latents, or decoded frames that are encoded again",
+        "NAME",
+        default="latents",
     ),
 ]
 ExtendedVideo = Annotated[str, typer.Argument(help="video that goes on", metavar="VIDEO")]

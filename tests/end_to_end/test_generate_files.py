@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -202,10 +203,13 @@ def test_a_clip_alone_and_in_a_batch(sora_tiny: TinyRun, monkeypatch: pytest.Mon
     """At least 50 dB between the frames that go to the encoder; the prompts differ in length, so masks differ too."""
     decoded: dict[str, np.ndarray] = {}
 
-    def keep_frames(path: Path, frames: Iterable[np.ndarray], fps: float, settings: dict[str, Any]) -> None:
-        decoded[str(path)] = np.concatenate(list(frames))
+    @contextlib.contextmanager
+    def keep_frames(path: Path, fps: float, settings: dict[str, Any]) -> Iterator[Callable[[np.ndarray], None]]:
+        pieces: list[np.ndarray] = []
+        yield pieces.append
+        decoded[str(path)] = np.concatenate(pieces)
 
-    monkeypatch.setattr("sora_cli.tasks.sampling.write_video", keep_frames)
+    monkeypatch.setattr("sora_cli.tasks.clip_file.open_video", keep_frames)
     sora_tiny(["a cat", "a much longer prompt"], "--dtype", dtype, "--batch-size", "2", "-o", "batch")
     sora_tiny(["a much longer prompt"], "--dtype", dtype, "-o", "alone")
     name = "a-much-longer-prompt-42.mp4"

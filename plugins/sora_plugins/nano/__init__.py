@@ -62,6 +62,7 @@ def sora_vaes() -> list[VAESpec]:
             train="sora_plugins.nano.autoencoder:build",
             piece_frames=4,
             leading_frames=1,
+            context_latents=8,  # two of each of the four causal mixes
             is_sampled=False,
             weights=_weights("autoencoder.safetensors"),
         )

@@ -23,7 +23,6 @@ NOT_HERE = (
     "strength",
     "extend",
     "backward",
-    "overlap",
 )
 
 

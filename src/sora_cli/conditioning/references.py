@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sora_cli.errors import UsageError
 from sora_cli.training.run_folder import describe
 
+from .long_video import Segments, overlap_of
 from .mask_strategy import Group, Placement, parse_strategy, place
 
 if TYPE_CHECKING:
@@ -22,10 +23,11 @@ _KEYFRAME = re.compile(r"(?P<path>.+)@(?P<time>\d+(?:\.\d+)?)(?P<unit>s?)\Z")
 
 @dataclass(frozen=True)
 class Still:
-    """A picture at one place of a clip. reference: its number; latent: the latent frame it becomes."""
+    """A picture at one place of a clip. reference: its number; latent: the latent frame it becomes in a part."""
 
     reference: int
     latent: int
+    part: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,9 @@ class Given:
                 "references": list(self.digests),
                 "mask_strategy": ";".join(map(str, self.groups)),
                 **({"align": self.align} if self.groups and self.align is not None else {}),
-                "stills": [[still.reference, still.latent] for still in self.stills],
+                "stills": [
+                    [still.reference, still.latent, *([still.part] if still.part else [])] for still in self.stills
+                ],
                 **({"extension": self._extension()} if self.extension else {}),
             }
         }
@@ -92,10 +96,10 @@ class Given:
         """All files that are read."""
         return (*self.files, *([self.extension.file] if self.extension else []))
 
-    def placements(self, latent_frames: int, reference_frames: Sequence[int]) -> list[Placement]:
-        """Where whole references go; see `mask_strategy.place`."""
+    def placements(self, latent_frames: int, reference_frames: Sequence[int], part: int = 0) -> list[Placement]:
+        """Where whole references go in a part of the clip; see `mask_strategy.place`."""
         return place(
-            self.groups, loop=0, latent_frames=latent_frames, reference_frames=reference_frames, align=self.align
+            self.groups, loop=part, latent_frames=latent_frames, reference_frames=reference_frames, align=self.align
         )
 
 
@@ -108,12 +112,13 @@ def given_to(
     vae: VAESpec,
     num_frames: int,
     fps: float,
+    segments: Segments | None = None,
 ) -> Given:
-    """What the clip of a prompt is given. settings: of the prompt's own JSON, which win.
+    """What the clip of a prompt is given. settings: of the prompt's own JSON, which win. segments: None for one part.
 
     Raises UsageError for files that are not there, grammar errors, times outside the clip, two pictures at one place.
     """
-    named = _named_stills(conditioning, vae, num_frames, fps)
+    named = _named_stills(conditioning, vae, segments or Segments(1, num_frames, num_frames), fps)
     references = _of_prompt(conditioning.references, "reference", prompt, num_prompts)
     strategy = _of_prompt(conditioning.mask_strategy, "mask strategy", prompt, num_prompts)
     if "reference_path" in settings:
@@ -134,7 +139,7 @@ def given_to(
         groups = (Group(),)  # the first frame, as a picture alone is meant
     count = len(texts)
     files = _files([*texts, *(path for path, _ in named)])
-    stills = tuple(Still(count + index, latent) for index, (_, latent) in enumerate(named))
+    stills = tuple(Still(count + index, latent, part) for index, (_, (part, latent)) in enumerate(named))
     said = ("", "") if conditioning.edit is not None else (";".join(texts), ";".join(map(str, groups)))
     return Given(files, tuple(map(digest, files)), groups, stills, None, *said, conditioning.align)
 
@@ -151,18 +156,7 @@ def extension_of(
     others = ("first", "last", "keyframes", "edit", "references", "mask_strategy")
     if rival := next((name for name in others if getattr(conditioning, name)), None):
         raise UsageError(f"a video that goes on takes no other pictures or videos, and {rival} is given")
-    piece, leading = vae.piece_frames, 0 if conditioning.backward else vae.leading_frames
-    if piece is None:
-        raise UsageError(f"the autoencoder {vae.name} codes clips as a whole, so a video cannot go on")
-    overlap = conditioning.overlap
-    if overlap is None:
-        overlap = 4 if piece == 1 else leading + (17 - leading) // piece * piece
-    if overlap < leading or (overlap - leading) % piece:
-        near = [leading + count * piece for count in ((overlap - leading) // piece, -(-(overlap - leading) // piece))]
-        raise UsageError(
-            f"an overlap of {overlap} frames is not whole pieces of {vae.name}",
-            hint=f"near it: {' or '.join(str(frames) for frames in near if frames > 0)}",
-        )
+    overlap, piece = overlap_of(vae, conditioning.overlap, is_backward=conditioning.backward)
     sampled = num_frames + overlap
     if conditioning.backward:  # the end of the clip must be the end of a piece
         sampled = vae.leading_frames + -(-(sampled - vae.leading_frames) // piece) * piece
@@ -182,9 +176,10 @@ def _of_prompt(entries: Sequence[str], what: str, prompt: int, num_prompts: int)
 
 
 def _named_stills(
-    conditioning: ConditioningSection, vae: VAESpec, num_frames: int, fps: float
-) -> list[tuple[str, int]]:
-    """(path, latent frame) of the first, the last and the key pictures. Raises UsageError."""
+    conditioning: ConditioningSection, vae: VAESpec, segments: Segments, fps: float
+) -> list[tuple[str, tuple[int, int]]]:
+    """(path, (part, latent frame)) of the first, the last and the key pictures. Raises UsageError."""
+    num_frames = segments.total
     frames: list[tuple[str, int]] = []
     if conditioning.first is not None:
         frames.append((conditioning.first, 0))
@@ -200,10 +195,11 @@ def _named_stills(
         frames.append((match["path"], frame))
     if conditioning.last is not None:
         frames.append((conditioning.last, num_frames - 1))
-    found = [(path, vae.latent_frames(frame + 1) - 1) for path, frame in frames]
-    places = [latent for _, latent in found]
-    for (path, latent), (_, frame) in zip(found, frames, strict=True):
-        if places.count(latent) > 1:
+    located = [(path, *segments.locate(frame)) for path, frame in frames]
+    found = [(path, (part, vae.latent_frames(frame + 1) - 1)) for path, part, frame in located]
+    places = [where for _, where in found]
+    for (path, where), (_, frame) in zip(found, frames, strict=True):
+        if places.count(where) > 1:
             raise UsageError(f"{path} and another picture are at frame {frame}, or too near to it")
     return found
 

@@ -43,6 +43,7 @@ class ShapeSection(Section):
     duration: str | None = Field(None, description="length name, e.g. 4s")
     size: str | None = Field(None, description="exact size HEIGHTxWIDTH in pixels, wins over resolution")
     frames: Annotated[int, Field(ge=1)] | None = Field(None, description="exact number of frames, wins over duration")
+    segments: Annotated[int, Field(ge=1)] = Field(1, description="parts of this length, each going on from the last")
     fps: Annotated[float, Field(gt=0, le=240)] | None = Field(None, description="frames per second")
     save_fps: Annotated[float, Field(gt=0, le=240)] | None = Field(None, description="frame rate of the file only")
 
@@ -78,7 +79,13 @@ class ConditioningSection(Section):
     extend: str | None = Field(None, description="video that goes on; the length is then that of the new part")
     backward: bool = Field(False, description="the new part comes before the video instead of after it")
     overlap: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="frames of the video that the new part is made from; default 17, or 4 without pieces"
+        None, description="frames of the video that a new part is made from; default 17, or 4 without pieces"
+    )
+    overlap_strength: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="how much they are changed in the next segment, though not in the video"
+    )
+    overlap_from: Literal["latents", "frames"] = Field(
+        "latents", description="a segment goes on from sampled latents, or from decoded frames that are encoded again"
     )
     edit: str | None = Field(None, description="video that is changed instead of starting from noise")
     strength: Annotated[float, Field(ge=0, le=1)] = Field(

@@ -163,6 +163,9 @@ class VAESpec(Spec):
     piece; None when the latents depend on the whole clip."""
     leading_frames: int = 0
     """First frames of a clip that are coded in another way; `encode` then has `continues`, true for later pieces."""
+    context_latents: int = 0
+    """Latent frames before a latent frame that its pixels depend on, so that a clip can be decoded from the middle; 0
+    where pieces are decoded independently of each other."""
     is_sampled: bool = True
     """Whether `encode` has `sample`: draw the latents from a posterior, or take its mean."""
     rank: int = 0
@@ -170,6 +173,13 @@ class VAESpec(Spec):
     memory: str | None = None
     """"module:attr" `(config, *, height, width, num_frames, frames_at_once, dtype_bytes) -> PartMemory` of decoding one
     clip, pure Python; config: the `config.json` beside the weights, {} without one."""
+
+    def most_frames(self, latent_frames: int) -> int:
+        """The most video frames that so many latent frames code."""
+        frames = 1
+        while self.latent_frames(frames + 1) <= latent_frames:
+            frames += 1
+        return frames
 
     def latent_side(self, pixels: int) -> int:
         """Latent height or width of a picture side in pixels."""

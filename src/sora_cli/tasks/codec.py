@@ -149,7 +149,7 @@ class Codec:
                     torch.manual_seed(key_seed(self.options.seed, "encode"))
                     found[f"{mode} latents"] = self._encode_piece(pixels.to(self.device), 0).float()
                 if latents is not None:
-                    decoded = self.vae.decode(latents.to(self.device), self._frames_of(latents))
+                    decoded = self.vae.decode(latents.to(self.device), self.spec.most_frames(latents.shape[2]))
                     found[f"{mode} pixels"] = next(iter(decoded)).float().clamp(-1.0, 1.0)
         errors = {}
         if pixels is not None:
@@ -159,13 +159,6 @@ class Codec:
             error = float((found["low pixels"] - found["tiled pixels"]).square().mean()) / 4.0
             errors["pixels"] = 10.0 * math.log10(1.0 / max(error, 1e-10))
         return errors
-
-    def _frames_of(self, latents: Tensor) -> int:
-        """Frames that so many latent frames of a first piece code."""
-        frames = 1
-        while self.spec.latent_frames(frames + 1) <= latents.shape[2]:
-            frames += 1
-        return frames
 
     def about(self, clip: ClipFile) -> dict[str, Any]:
         """What is stored with latents, so that they can be decoded."""

@@ -106,6 +106,7 @@ def show_dry_run(plan: GeneratePlan, resolved: Resolved, states: Mapping[Path, O
     record = {
         "settings": settings,
         "shape": shape_record(plan.shape),
+        **plan.segments.record(),
         "latent": dict(zip(("channels", "frames", "height", "width"), plan.latent_shape, strict=True)),
         "files": {str(clip.path): words[states[clip.path]] for clip in plan.clips},
         "launch": None if launch is None else str(launch),

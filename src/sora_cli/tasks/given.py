@@ -12,12 +12,8 @@ from torch import Tensor
 from sora_cli.conditioning.mask_strategy import frame_mask
 from sora_cli.conditioning.references import Extension, Still, still_window
 from sora_cli.errors import MissingError, SoraError, UsageError
-from sora_cli.video.latents import to_frames
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from .components import Parts
     from .plan import Clip, GeneratePlan
 
@@ -34,24 +30,36 @@ class GivenLatents:
         self._known: dict[tuple[Path, Still | int], Tensor] = {}
         self._overlaps: dict[Path, Tensor] = {}
 
-    def into(self, noise: Tensor, clips: Sequence[Clip]) -> tuple[Tensor, Tensor | None]:
-        """Noise (n, C, T, h, w) with what each clip is given in it, and the mask (n, T); None when nothing is given."""
-        if not any(clip.given for clip in clips):
+    def into(
+        self, noise: Tensor, clips: Sequence[Clip], part: int = 0, before: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Noise (n, C, T, h, w) with what each clip is given in it, and the mask (n, T); None when nothing is given.
+
+        part: of the clips; before: (n, C, t, h, w), what each goes on from, which lies over all else.
+        """
+        if before is None and not any(clip.given for clip in clips):
             return noise, None
         rows, masks = [], []
         for row, clip in zip(noise, clips, strict=True):
-            given, mask = self._into(row.clone(), clip)
+            given, mask = self._into(row.clone(), clip, part)
             rows.append(given)
             masks.append(mask)
-        return torch.stack(rows), torch.stack(masks).to(noise.device)
+        given, mask = torch.stack(rows), torch.stack(masks).to(noise.device)
+        if before is not None:
+            given[:, :, : before.shape[2]] = before.to(given)
+            mask[:, : before.shape[2]] = self.plan.segments.strength
+        return given, mask
 
-    def _into(self, row: Tensor, clip: Clip) -> tuple[Tensor, Tensor]:
+    def _into(self, row: Tensor, clip: Clip, part: int) -> tuple[Tensor, Tensor]:
         frames = row.shape[1]
         files = clip.given.files
-        named = {group.reference for group in clip.given.groups if 0 <= group.reference < len(files)}
+        groups = [group for group in clip.given.groups if group.loop == part]
+        named = {group.reference for group in groups if 0 <= group.reference < len(files)}
         vae = self.plan.components.vae
         lengths = [vae.latent_frames(count_frames(path)) if index in named else 0 for index, path in enumerate(files)]
-        placements = [each for each in clip.given.placements(frames, lengths) if each.edit_ratio < 1]  # 1 is noise
+        placements = [
+            each for each in clip.given.placements(frames, lengths, part) if each.edit_ratio < 1
+        ]  # 1 is noise
         ends: dict[int, int] = {}
         for each in placements:
             ends[each.reference] = max(ends.get(each.reference, 0), each.source + each.length)
@@ -60,12 +68,12 @@ class GivenLatents:
         for each in placements:
             piece = encoded[each.reference][:, each.source : each.source + each.length]
             row[:, each.target : each.target + each.length] = piece.to(row)
-        if clip.given.extension is not None:
+        if clip.given.extension is not None and not part:
             latents = self._overlap(clip.given.extension)
             start = frames - latents.shape[1] if clip.given.extension.is_backward else 0
             row[:, start : start + latents.shape[1]] = latents.to(row)
             mask[start : start + latents.shape[1]] = [0.0] * latents.shape[1]
-        for still in clip.given.stills:
+        for still in (each for each in clip.given.stills if each.part == part):
             row[:, still.latent] = self._latents(clip.given.files[still.reference], still)[:, 0].to(row)
             mask[still.latent] = 0.0
         return row, torch.tensor(mask)
@@ -76,7 +84,7 @@ class GivenLatents:
             frames = list(source_frames(self.plan, extension, only_overlap=True))
             pixels = torch.cat(frames, dim=2)
             continues = {"continues": True} if extension.is_backward and self.plan.components.vae.leading_frames else {}
-            self._overlaps[extension.file] = self._coded(pixels, **continues)
+            self._overlaps[extension.file] = self.coded(pixels, **continues)
         return self._overlaps[extension.file]
 
     def _latents(self, path: Path, still: Still | int) -> Tensor:
@@ -91,16 +99,16 @@ class GivenLatents:
         if isinstance(still, Still):
             count, place = still_window(vae, plan.shape.num_frames, still.latent)
             pixels = load_reference(path, fitted_to(plan), 1).expand(-1, -1, count, -1, -1)
-            return self._coded(pixels)[:, place : place + 1]
+            return self.coded(pixels)[:, place : place + 1]
         needed = 1
         while vae.latent_frames(needed) < still:
             needed += 1
         whole = needed  # up to the end of its piece, which is coded together
         if vae.piece_frames:
             whole = vae.leading_frames + -(-(needed - vae.leading_frames) // vae.piece_frames) * vae.piece_frames
-        return self._coded(load_reference(path, fitted_to(plan), max(needed, whole)))
+        return self.coded(load_reference(path, fitted_to(plan), max(needed, whole)))
 
-    def _coded(self, pixels: Tensor, **options: Any) -> Tensor:
+    def coded(self, pixels: Tensor, **options: Any) -> Tensor:
         """The mean latents (C, T, h, w) of (1, 3, T, H, W)."""
         vae = self.plan.components.vae
         self.parts.enter("vae")
@@ -129,25 +137,6 @@ def source_frames(plan: GeneratePlan, extension: Extension, *, only_overlap: boo
         skipped = 0 if extension.is_backward else video.num_frames - extension.overlap
         first, count = (skipped, extension.overlap) if only_overlap else (0, video.num_frames)
         yield from video.only(first, count).pieces(FRAMES_AT_ONCE)
-
-
-def with_source(
-    plan: GeneratePlan, extension: Extension, frames: Iterator[NDArray[np.uint8]]
-) -> Iterator[NDArray[np.uint8]]:
-    """A video and its new part, in their order. frames: of the sampled clip, (T, H, W, 3) piece by piece."""
-    source = (
-        to_frames(piece[0])[:, : plan.shape.height, : plan.shape.width] for piece in source_frames(plan, extension)
-    )
-    if not extension.is_backward:
-        yield from source
-    place, end = 0, extension.start + extension.new
-    for piece in frames:  # all of them, so that the decoder ends as it should
-        part = piece[max(0, extension.start - place) : max(0, end - place)]
-        place += len(piece)
-        if len(part):
-            yield part
-    if extension.is_backward:
-        yield from source
 
 
 def fitted_to(plan: GeneratePlan) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sora_cli import version
+from sora_cli.conditioning.long_video import Segments, notes_on, segments_of
 from sora_cli.conditioning.references import Extension, Given, extension_of, given_to
 from sora_cli.config.schema import GenerateConfig
 from sora_cli.config.settings import settings_of
@@ -26,7 +27,7 @@ from sora_cli.plugin.specs import (
     VAESpec,
     Weights,
 )
-from sora_cli.text.prompts import Prompt, check_text, parse_prompt, read_prompts, split_segments
+from sora_cli.text.prompts import Prompt, check_text, parse_prompt, part_texts, read_prompts, split_segments
 from sora_cli.text.scores import Scores, append_scores
 from sora_cli.video.settings import HASH_KEY
 from sora_cli.video.shapes import ClipShape, accepted_from, resolve_shape
@@ -75,10 +76,10 @@ class ComponentWeights:
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip to make. prompt: as written, without JSON; text: what is encoded; settings: what is stored with it."""
+    """One clip to make. prompt: as written, without JSON; texts: what is encoded for each part; settings: stored."""
 
     prompt: str
-    text: str
+    texts: tuple[str, ...]
     seed: int
     path: Path
     settings: Mapping[str, Any]
@@ -112,6 +113,7 @@ class GeneratePlan:
     loras: tuple[LocatedLora, ...]
     text_dtype: str
     memory: MemoryPlan
+    segments: Segments
     extension: Extension | None
     clips: tuple[Clip, ...]
     notes: tuple[str, ...]
@@ -154,6 +156,10 @@ def plan_generate(
     )
     if extension is not None:
         shape = replace(shape, num_frames=extension.sampled)
+    segments = segments_of(config, components.vae, shape.num_frames)
+    if extension is not None:
+        extension = replace(extension, new=extension.new + segments.total - segments.frames)
+    notes += notes_on(segments, [prompt.text for prompt in prompts], shape.save_fps)
     guidance = 1.0 if config.sampling.guidance is None else config.sampling.guidance
     if config.prompt.negative and guidance <= 1:
         raise UsageError(
@@ -195,6 +201,7 @@ def plan_generate(
         model_options=load_options(components.model, config.model.options),
         scheduler_options=load_options(components.scheduler, config.sampling.scheduler_options),
         clips=(),
+        segments=segments,
         extension=extension,
         notes=(*resolved.notes, *shape.notes, *notes),
     )
@@ -307,11 +314,6 @@ def _prompts(config: GenerateConfig) -> tuple[list[Prompt], list[str]]:
         raise UsageError("the prompt is empty", hint="put what to show in front of the { }")
     if empty:
         notes.append(f"empty prompts in the prompt file, lines counted from 0: {', '.join(map(str, empty))}")
-    notes += [
-        f"a clip is one part, so only {parts[0].text!r} of the {len(parts)} parts of the prompt {prompt.text!r} is used"
-        for prompt, parts in zip(prompts, segments, strict=True)
-        if len(parts) > 1
-    ]
     return prompts, notes
 
 
@@ -333,8 +335,7 @@ def _clips(plan: GeneratePlan, prompts: Sequence[Prompt]) -> list[Clip]:
         if weights is not None and weights.commit is not None
     }
     clips = [
-        _clip(plan.config, prompt, given, seed, path, common)
-        for (prompt, given, seed), path in zip(jobs, paths, strict=True)
+        _clip(plan, prompt, given, seed, path, common) for (prompt, given, seed), path in zip(jobs, paths, strict=True)
     ]
     # Beside the fingerprints, which the hash is made of: the same files from elsewhere make the same clip.
     return [replace(clip, settings={**clip.settings, "commits": commits}) for clip in clips] if commits else clips
@@ -350,8 +351,11 @@ def _given(plan: GeneratePlan, prompt: Prompt, index: int, count: int) -> Given:
         vae=plan.components.vae,
         num_frames=plan.shape.num_frames,
         fps=float(plan.shape.save_fps),
+        segments=plan.segments,
     )
     given = replace(given, extension=plan.extension)
+    if plan.segments.count > 1 and "i2v" not in plan.components.model.tasks:
+        raise UsageError(f"{plan.components.model.name} makes clips from text alone, so none can go on from another")
     if given and "i2v" not in plan.components.model.tasks:
         raise UsageError(f"{plan.components.model.name} makes clips from text alone, not from pictures or videos")
     return given
@@ -388,9 +392,8 @@ def picture_record(plan: GeneratePlan) -> dict[str, Any]:
     }
 
 
-def _clip(
-    config: GenerateConfig, prompt: Prompt, given: Given, seed: int, path: Path, common: Mapping[str, Any]
-) -> Clip:
+def _clip(plan: GeneratePlan, prompt: Prompt, given: Given, seed: int, path: Path, common: Mapping[str, Any]) -> Clip:
+    config = plan.config
     conditioning = config.conditioning.model_copy(
         update={
             **{key: prompt.settings[key] for key in Scores._fields if key in prompt.settings},
@@ -400,9 +403,10 @@ def _clip(
         }
     )
     scores = Scores(conditioning.aes, conditioning.motion, conditioning.camera)
-    text = append_scores(split_segments(prompt.text)[0].text, scores)
-    made_from = {**common, "text": text, "seed": seed, **given.record()}
-    for words in (prompt.text, text):
+    texts = tuple(append_scores(text, scores) for text in part_texts(prompt.text, plan.segments.count))
+    later = {"later_texts": texts[1:]} if len(set(texts)) > 1 else {}
+    made_from = {**common, "text": texts[0], **later, "seed": seed, **given.record(), **plan.segments.record()}
+    for words in (prompt.text, *texts):
         check_text(words)
     settings = {
         HASH_KEY: settings_hash(made_from),
@@ -412,7 +416,7 @@ def _clip(
         # The configuration that makes this one clip again, as `--from` reads it.
         "config": settings_of(config.model_copy(update={"conditioning": conditioning}), prompt=prompt.text, seed=seed),
     }
-    return Clip(prompt.text, text, seed, path, settings, given)
+    return Clip(prompt.text, texts, seed, path, settings, given)
 
 
 def shape_record(shape: ClipShape) -> dict[str, Any]:

@@ -5,30 +5,38 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sora_cli.conditioning.long_video import Segments
 from sora_cli.console import get_console
 from sora_cli.errors import NotEnoughMemoryError, UsageError
 from sora_cli.launch.mesh import Team
 from sora_cli.plugin.protocols import SampleRequest, TextEmbedding
-from sora_cli.video.io import write_image, write_video
-from sora_cli.video.latents import KeptLatents, draw_noise, keep_latents, kept_path, read_kept, step_noise, to_frames
+from sora_cli.video.latents import (
+    KeptLatents,
+    draw_noise,
+    keep_latents,
+    kept_path,
+    part_seed,
+    read_kept,
+    remove_kept,
+    step_noise,
+)
 
+from .clip_file import AddFrames, clip_file
 from .components import Parts, is_out_of_memory
-from .given import GivenLatents, with_source
+from .continuation import Continuation
+from .given import GivenLatents
 from .output import report
 from .plan import Clip, GeneratePlan
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from sora_cli.plugin.manager import Plugins
 
 #: Latents are kept at most every half second, and so that keeping them takes at most 5 % of the time.
@@ -89,7 +97,7 @@ class TextCache:
     def __init__(self, plan: GeneratePlan, parts: Parts, clips: Sequence[Clip]) -> None:
         self.plan, self.parts = plan, parts
         negative = [plan.config.prompt.negative] if plan.config.prompt.negative and plan.guidance != 1 else []
-        self._wanted = dict.fromkeys([*(clip.text for clip in clips), *negative])
+        self._wanted = dict.fromkeys([*(text for clip in clips for text in clip.texts), *negative])
         self._rows: dict[str, TextEmbedding] = {}
 
     def __call__(self, texts: Sequence[str]) -> TextEmbedding:
@@ -107,40 +115,90 @@ class TextCache:
 def _make_batch(
     plan: GeneratePlan, parts: Parts, texts: TextCache, batch: Sequence[Clip], done: frozenset[Path]
 ) -> None:
-    """Make the clips of one batch that are not done. Its latents are kept beside the first clip of the batch."""
-    console = get_console()
+    """Make the clips of one batch that are not done, part by part.
+
+    The latents of each part are kept beside the first clip of the batch until all clips are there.
+    """
     pending = [clip for clip in batch if clip.path not in done]
-    if pending:
-        keeper = LatentKeeper(
-            kept_path(batch[0].path),
-            [clip.settings_hash for clip in pending],
-            plan.steps,
-            writes=parts.team.is_leader,
-        )
-        try:
-            latents = _sample(plan, parts, texts, pending, keeper)
-        except KeyboardInterrupt:
-            keeper.save()
-            if keeper.saved_step:
-                console.note(
-                    f"kept: {keeper.saved_step} of {plan.steps} steps, in {keeper.path}; the same command goes on there"
-                )
-            raise
-    if not parts.team.is_leader:
-        return
-    for clip in batch:
-        if clip.path in done:
-            report(clip.path, "skipped", prompt=clip.prompt, seed=clip.seed)
-            continue
-        try:
-            _write_clip(plan, parts, clip, latents[pending.index(clip)])
-        except KeyboardInterrupt:
-            if keeper.saved_step:
-                console.note(f"kept: the sampled latents, in {keeper.path}; the same command goes on with decoding")
-            raise
-        if clip is pending[-1]:  # before the report, which fails when nobody reads it any more
-            keeper.path.unlink(missing_ok=True)
-        report(clip.path, "resumed" if keeper.resumed_from else "made", prompt=clip.prompt, seed=clip.seed)
+    ends = [Continuation(plan, parts) for _ in pending]
+    keepers: list[LatentKeeper] = []
+    with contextlib.ExitStack() as stack:
+        # One for each clip, so that its file is complete as soon as its last part is, and left out after an error.
+        files = [stack.enter_context(contextlib.ExitStack()) for _ in pending]
+        adds: list[AddFrames] = []
+        for part in range(plan.segments.count):
+            if pending:
+                latents, keeper = _make_part(plan, parts, texts, pending, part, batch[0].path, ends)
+                keepers.append(keeper)
+            if not parts.team.is_leader:
+                continue
+            is_last = part == plan.segments.count - 1
+            for clip in batch:
+                if clip.path in done:
+                    if is_last:
+                        report(clip.path, "skipped", prompt=clip.prompt, seed=clip.seed)
+                    continue
+                row = pending.index(clip)
+                if part == 0:
+                    adds.append(files[row].enter_context(clip_file(plan, clip)))
+                with _noting_interrupts(keepers, plan.segments):
+                    for frames in ends[row].decode(
+                        latents[row], part, f"decoding {clip.path.name}{_of_parts(part, plan.segments)}"
+                    ):
+                        adds[row](frames)
+                    if is_last:
+                        files[row].close()
+                if not is_last:
+                    continue
+                if clip is pending[-1]:  # before the report, which fails when nobody reads it any more
+                    remove_kept(batch[0].path)
+                is_resumed = any(each.resumed_from for each in keepers)
+                report(clip.path, "resumed" if is_resumed else "made", prompt=clip.prompt, seed=clip.seed)
+
+
+def _make_part(
+    plan: GeneratePlan,
+    parts: Parts,
+    texts: TextCache,
+    pending: Sequence[Clip],
+    part: int,
+    first: Path,
+    ends: Sequence[Continuation],
+) -> tuple[Tensor, LatentKeeper]:
+    """Latents (n, C, T, h, w) of a part, sampled or found. first: the clip that they are kept beside."""
+    keeper = LatentKeeper(
+        kept_path(first, part),
+        [clip.settings_hash for clip in pending],
+        plan.steps,
+        writes=parts.team.is_leader,
+    )
+    try:
+        return _sample(plan, parts, texts, pending, keeper, part, ends), keeper
+    except KeyboardInterrupt:
+        keeper.save()
+        if keeper.saved_step:
+            where = f"{keeper.saved_step} of {plan.steps} steps{_of_parts(part, plan.segments)}, in {keeper.path}"
+        else:
+            where = f"{part} of {plan.segments.count} parts, beside {first}" if part else ""
+        if where:
+            get_console().note(f"kept: {where}; the same command goes on there")
+        raise
+
+
+@contextlib.contextmanager
+def _noting_interrupts(keepers: Sequence[LatentKeeper], segments: Segments) -> Iterator[None]:
+    """Say what is kept when decoding is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if keepers[-1].saved_step:
+            kept = f"the sampled latents{_of_parts(len(keepers) - 1, segments)}, in {keepers[-1].path}"
+            get_console().note(f"kept: {kept}; the same command goes on with decoding")
+        raise
+
+
+def _of_parts(part: int, segments: Segments) -> str:
+    return f", part {part + 1} of {segments.count}" if segments.count > 1 else ""
 
 
 class LatentKeeper:
@@ -173,6 +231,8 @@ class LatentKeeper:
         self._step, self._latents = step, latents.detach().clone()
         if step == self.steps or time.monotonic() >= self._next_save:
             self.save()
+        if step == self.steps:  # from here on only the file is needed
+            self._latents = None
 
     def save(self) -> None:
         """Write the last latents. A full disk does not stop the run: it only cannot be resumed, and says so once."""
@@ -190,39 +250,55 @@ class LatentKeeper:
         self._next_save = now + max(KEEP_SECONDS, (now - start) / KEEP_SHARE)
 
 
-def _sample(plan: GeneratePlan, parts: Parts, texts: TextCache, clips: Sequence[Clip], keeper: LatentKeeper) -> Tensor:
-    """Latents (n, C, T, H, W) of a batch, from noise or from where an interrupted run stopped.
+def _sample(
+    plan: GeneratePlan,
+    parts: Parts,
+    texts: TextCache,
+    clips: Sequence[Clip],
+    keeper: LatentKeeper,
+    part: int,
+    ends: Sequence[Continuation],
+) -> Tensor:
+    """Latents (n, C, T, H, W) of a part of a batch, from noise or from where an interrupted run stopped.
 
     Out of memory, the rows of a network call are tried one at a time, once.
     """
     found = keeper.find() if parts.team.is_leader else None
     start, keeper.resumed_from = parts.team.share(found, keeper.resumed_from)
     if start is None:
-        start = torch.stack([draw_noise(clip.seed, plan.latent_shape) for clip in clips])
+        start = torch.stack([draw_noise(part_seed(clip.seed, part), plan.latent_shape) for clip in clips])
     elif keeper.resumed_from == plan.steps:
         return start.to(parts.device)
     noise, mask = start.to(parts.device), None
-    if any(clip.given for clip in clips):
+    if part or any(clip.given for clip in clips):
         if parts.given is None:
             parts.given = GivenLatents(plan, parts)
-        given, mask = parts.given.into(noise, clips)
+        given, mask = parts.given.into(noise, clips, part, _before(parts, ends) if part else None)
         # Latents of an interrupted run hold what is given already.
         noise = given if keeper.resumed_from == 0 else noise
-    request = _request(plan, parts, texts, clips, noise)._replace(frame_mask=mask)
+    request = _request(plan, parts, texts, clips, noise, part)._replace(frame_mask=mask)
     parts.enter("model")
     # On a CPU a batch is no faster than its clips; one by one each is bit for bit what it is alone.
     model = OneByOne(parts.model, len(clips)) if parts.device.type == "cpu" else parts.model
+    title = _sampling_title(clips, keeper.resumed_from, _of_parts(part, plan.segments))
     if parts.is_tight:
-        return _run_sampler(plan, parts, OneByOne(parts.model, 2 * len(clips)), request, clips, keeper)
+        return _run_sampler(plan, parts, OneByOne(parts.model, 2 * len(clips)), request, title, keeper)
     try:
-        return _run_sampler(plan, parts, model, request, clips, keeper)
+        return _run_sampler(plan, parts, model, request, title, keeper)
     except (RuntimeError, MemoryError) as error:
         # The other processes of a group would wait for this one's part of the call: all of them are started again.
         if not is_out_of_memory(error) or parts.team.sequence_size > 1:
             raise
     get_console().note("out of memory; once more with one row of the batch at a time")
     parts.free_memory()
-    return _run_sampler(plan, parts, OneByOne(parts.model, 2 * len(clips)), request, clips, keeper)
+    return _run_sampler(plan, parts, OneByOne(parts.model, 2 * len(clips)), request, title, keeper)
+
+
+def _before(parts: Parts, ends: Sequence[Continuation]) -> Tensor | None:
+    """Latents (n, C, t, h, w) that the clips go on from; processes that share a clip get them from their leader."""
+    is_leader = parts.team.is_leader
+    before = torch.stack([end.overlap(parts.given) for end in ends]).cpu() if is_leader else None
+    return parts.team.share(before, 0)[0]
 
 
 def _run_sampler(
@@ -230,10 +306,10 @@ def _run_sampler(
     parts: Parts,
     model: Any,
     request: SampleRequest,
-    clips: Sequence[Clip],
+    title: str,
     keeper: LatentKeeper,
 ) -> Tensor:
-    with get_console().progress(_sampling_title(clips, keeper.resumed_from), plan.steps) as progress:
+    with get_console().progress(title, plan.steps) as progress:
         progress.update(keeper.resumed_from)
 
         def on_step(step: int, latents: Tensor) -> None:
@@ -286,13 +362,16 @@ def _own(value: Any, index: int, step: int) -> Any:
     return value[index::step] if len(value) >= step else value[index % len(value)][None]
 
 
-def _sampling_title(clips: Sequence[Clip], step: int) -> str:
+def _sampling_title(clips: Sequence[Clip], step: int, of_parts: str) -> str:
     names = clips[0].path.name if len(clips) == 1 else f"{clips[0].path.name} and {len(clips) - 1} more"
-    return f"sampling {names}" + (f" from step {step}" if step else "")
+    return f"sampling {names}{of_parts}" + (f" from step {step}" if step else "")
 
 
-def _request(plan: GeneratePlan, parts: Parts, texts: TextCache, clips: Sequence[Clip], noise: Tensor) -> SampleRequest:
-    text = texts([clip.text for clip in clips])
+def _request(
+    plan: GeneratePlan, parts: Parts, texts: TextCache, clips: Sequence[Clip], noise: Tensor, part: int
+) -> SampleRequest:
+    text = texts([clip.texts[part] for clip in clips])
+    seeds = [part_seed(clip.seed, part) for clip in clips]
     null_embeddings, null_mask = _unconditional(plan, parts, texts, text)
     return SampleRequest(
         noise=noise,
@@ -304,7 +383,7 @@ def _request(plan: GeneratePlan, parts: Parts, texts: TextCache, clips: Sequence
         num_frames=plan.shape.num_frames,
         latent_frames=plan.latent_shape[1],
         fps=plan.conditioning_fps,
-        draw_noise=functools.partial(step_noise, [clip.seed for clip in clips], plan.latent_shape, noise.device),
+        draw_noise=functools.partial(step_noise, seeds, plan.latent_shape, noise.device),
     )
 
 
@@ -328,48 +407,3 @@ def _unconditional(
             hint="use --guidance 1, or give --negative-prompt",
         )
     return parts.model.null_text(count, length).to(text.embeddings), None
-
-
-def _write_clip(plan: GeneratePlan, parts: Parts, clip: Clip, latents: Tensor) -> None:
-    """Decode latents (C, T, H, W) and write the file. Each clip is decoded alone: no batch changes its bytes.
-
-    Out of memory, it is tried once more with one frame at a time.
-    """
-    parts.enter("vae")
-    try:
-        _write_frames(plan, parts, clip, latents)
-        return
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error) or parts.decode_frames == 1:
-            raise
-    get_console().note("out of memory; once more, decoding one frame at a time")
-    parts.decode_frames = 1
-    parts.free_memory()
-    _write_frames(plan, parts, clip, latents)
-
-
-def _write_frames(plan: GeneratePlan, parts: Parts, clip: Clip, latents: Tensor) -> None:
-    # Closed here, whatever happens, so that no progress bar is left when an error is printed.
-    with contextlib.closing(_decode(plan, parts, clip, latents[None])) as frames:
-        if clip.given.extension is not None:
-            write_video(clip.path, with_source(plan, clip.given.extension, frames), plan.shape.save_fps, clip.settings)
-        elif plan.is_image:
-            write_image(clip.path, np.concatenate(list(frames))[0], clip.settings)
-        else:
-            write_video(clip.path, frames, plan.shape.save_fps, clip.settings)
-
-
-def _decode(plan: GeneratePlan, parts: Parts, clip: Clip, latents: Tensor) -> Generator[NDArray[np.uint8], None, None]:
-    """Frames (T, H, W, 3) uint8 piece by piece. Raises ValueError when the decoder gives another shape than planned."""
-    shape, done = plan.shape, 0
-    with get_console().progress(f"decoding {clip.path.name}", shape.num_frames) as progress:
-        for pixels in parts.vae.decode(latents, shape.num_frames, frames_at_once=parts.decode_frames):
-            # An autoencoder of whole blocks decodes a little more than the clip at the right and bottom.
-            frames = to_frames(pixels[0, :, :, : shape.height, : shape.width])
-            if frames.shape[1:] != (shape.height, shape.width, 3):
-                raise ValueError(f"{plan.components.vae.name} decoded frames of {frames.shape[1:]}, not {shape}")
-            done += len(frames)
-            yield frames
-            progress.update(done)
-    if done != shape.num_frames:
-        raise ValueError(f"{plan.components.vae.name} decoded {done} frames, not {shape.num_frames}")

@@ -141,6 +141,12 @@ class Segment:
     text: str
 
 
+def part_texts(text: str, count: int) -> list[str]:
+    """The text of each of `count` parts of a video; see `split_segments`."""
+    segments = split_segments(text)
+    return [[each.text for each in segments if each.start <= part][-1] for part in range(count)]
+
+
 def split_segments(text: str) -> list[Segment]:
     """The texts of `|0|first|2|second`, by the loop each starts at; a prompt without `|0|` in front is one segment.
 

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import av
     from numpy.typing import NDArray
 
-__all__ = ["find_settings", "frame_rate", "read_settings", "sidecar_path", "write_image", "write_video"]
+__all__ = ["find_settings", "frame_rate", "open_video", "read_settings", "sidecar_path", "write_image", "write_video"]
 
 #: x264's constant quality: 17 is about where compression stops being visible.
 QUALITY = 17
@@ -57,14 +57,31 @@ def write_video(
     comment and into `<path>.json`. The file appears under its name when it is complete; whatever goes wrong, nothing
     is left behind. Raises SoraError when it cannot be written (no space, no permission).
     """
+    count = 0
+    with open_video(path, fps, settings) as add:
+        for piece in frames:
+            add(piece)
+            count += len(piece)
+    return count
+
+
+@contextlib.contextmanager
+def open_video(
+    path: Path, fps: float, settings: Mapping[str, Any] | None = None
+) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
+    """A function that takes the pieces of frames of a video in their order; see `write_video`."""
     with _written_whole(path, settings) as partial:
         encoder: _Encoder | None = None
+
+        def add(piece: NDArray[np.uint8]) -> None:
+            nonlocal encoder
+            with _disk_errors(path):
+                if encoder is None:
+                    encoder = _Encoder(partial, frame_rate(fps), piece.shape[1], piece.shape[2], settings)
+                encoder.add(piece)
+
         try:
-            for piece in frames:
-                with _disk_errors(path):
-                    if encoder is None:
-                        encoder = _Encoder(partial, frame_rate(fps), piece.shape[1], piece.shape[2], settings)
-                    encoder.add(piece)
+            yield add
             if encoder is None:
                 raise ValueError("no frames to write")
             with _disk_errors(path):
@@ -73,7 +90,6 @@ def write_video(
             if encoder is not None:
                 encoder.abandon()
             raise
-        return encoder.num_frames
 
 
 def write_image(path: Path, image: NDArray[np.uint8], settings: Mapping[str, Any] | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -51,9 +52,20 @@ def step_noise(seeds: Sequence[int], shape: tuple[int, int, int, int], device: t
     return torch.stack([draw_noise(key_seed(seed, "step", step), shape) for seed in seeds]).to(device)
 
 
-def kept_path(output: Path) -> Path:
-    """Where the latents of an unfinished output are kept."""
-    return output.with_name(output.name + ".partial.safetensors")
+def part_seed(seed: int, part: int) -> int:
+    """The seed of a part of a video; the first part is the clip that the seed makes alone."""
+    return key_seed(seed, "segment", part) if part else seed
+
+
+def kept_path(output: Path, part: int = 0) -> Path:
+    """Where the latents of a part of an unfinished output are kept."""
+    return output.with_name(f"{output.name}{f'.part{part + 1}' if part else ''}.partial.safetensors")
+
+
+def remove_kept(output: Path) -> None:
+    """Remove what is kept of all parts of an output, also of runs with more parts."""
+    for path in (kept_path(output), *output.parent.glob(f"{glob.escape(output.name)}.part[0-9]*.partial.safetensors")):
+        path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -277,7 +277,8 @@ def accepted_from(num_frames: int, constraints: Constraints) -> int:
     most = max(_accepted_around(num_frames, constraints))
     if most < num_frames:
         raise UsageError(
-            f"{num_frames} frames do not fit: this model makes at most {constraints.max_frames}", hint="ask for less"
+            f"{num_frames} frames do not fit: this model makes at most {constraints.max_frames}",
+            hint="ask for less, several times with --segments N",
         )
     return most
 
@@ -298,7 +299,7 @@ def _duration_frames(duration: str, constraints: Constraints, fps: float) -> tup
         raise _unknown_duration(duration)
     limit = constraints.max_frames
     if wanted <= 0 or (limit is not None and wanted >= limit + constraints.frame_step):
-        rule = f"at most {limit} frames" if limit else "at least one frame"
+        rule = f"at most {limit} frames, more with --segments N" if limit else "at least one frame"
         raise UsageError(f"length {duration} does not fit: {meaning}", hint=f"this model makes {rule}")
     nearest = min(_accepted_around(wanted, constraints), key=lambda count: abs(count - wanted))
     if name in durations() and nearest == wanted:

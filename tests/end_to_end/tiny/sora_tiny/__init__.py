@@ -2,7 +2,7 @@
 
 The environment variables TINY_STEP_SECONDS and TINY_DECODE_SECONDS slow it down, so that a test can interrupt it;
 TINY_FAIL makes it fail with that message, and TINY_ROWS when it is called with more rows. With TINY_SHARED processes
-may share a clip; each then does all of the work.
+may share a clip; each then does all of the work. With TINY_GIVEN it can go on from what it is given.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def sora_models() -> list[ModelSpec]:
         ModelSpec(
             name="tiny",
             summary="a model for tests",
-            tasks=("t2v", "t2i"),
+            tasks=("t2v", "t2i", *(["i2v"] if "TINY_GIVEN" in os.environ else [])),
             target="sora_tiny.parts:build",
             variants={"small": {"channels": 4}},
             weights={"small": Weights(package="sora_tiny", files=("model.safetensors",))},
@@ -43,6 +43,7 @@ def sora_vaes() -> list[VAESpec]:
             spatial_stride=8,
             temporal_stride=4,
             latent_frames=lambda num_frames: -(-num_frames // 4),
+            piece_frames=4,
         )
     ]
 

@@ -1,0 +1,59 @@
+"""The file of a clip, written while its frames come."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from sora_cli.video.io import open_video, write_image
+from sora_cli.video.latents import to_frames
+
+from .given import source_frames
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .plan import Clip, GeneratePlan
+
+AddFrames: TypeAlias = "Callable[[NDArray[np.uint8]], None]"
+
+
+@contextlib.contextmanager
+def clip_file(plan: GeneratePlan, clip: Clip) -> Iterator[AddFrames]:
+    """A function that takes the sampled frames of a clip, (T, H, W, 3) uint8, in their order.
+
+    Afterwards the file is there, whole, with the video that goes on before or behind the frames; or, after an error,
+    nothing is.
+    """
+    if plan.is_image:
+        pieces: list[NDArray[np.uint8]] = []
+        yield pieces.append
+        write_image(clip.path, np.concatenate(pieces)[0], clip.settings)
+        return
+    with open_video(clip.path, plan.shape.save_fps, clip.settings) as add:
+        extension = clip.given.extension
+        if extension is None:
+            yield add
+            return
+
+        def add_source() -> None:
+            for piece in source_frames(plan, extension):
+                add(to_frames(piece[0])[:, : plan.shape.height, : plan.shape.width])
+
+        place, end = 0, extension.start + extension.new
+
+        def add_new(piece: NDArray[np.uint8]) -> None:
+            nonlocal place
+            part = piece[max(0, extension.start - place) : max(0, end - place)]
+            place += len(piece)
+            if len(part):
+                add(part)
+
+        if not extension.is_backward:
+            add_source()
+        yield add_new
+        if extension.is_backward:
+            add_source()
