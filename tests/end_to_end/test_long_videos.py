@@ -219,16 +219,16 @@ def test_latents_of_earlier_parts_are_gone(
     assert living[2] == living[-1]
 
 
-def test_memory_is_that_of_two_parts(long: Executable) -> None:
-    """Peak of the whole process, with 2 and with 8 parts."""
+def test_memory_is_that_of_fewer_parts(long: Executable) -> None:
+    """Peak of the whole process, with 6 parts, when all buffers have their size, and with 24."""
     program = (
         "import resource, sys; from sora_cli.__main__ import main; code = main(sys.argv[1:]);"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
     )
     peaks = []
-    for count in ("2", "8"):
+    for count in ("6", "24"):
         run = ("generate", "a waterfall", *NANO, "--steps", "1", "--segments", count, "-q", "-o", f"{count}.mp4")
         done = long.shell(f'"{sys.executable}" -c "{program}" ' + " ".join(f"'{text}'" for text in run))
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout.split()[-1]))
-    assert peaks[1] < 1.05 * peaks[0]
+    assert peaks[1] < 1.1 * peaks[0]
