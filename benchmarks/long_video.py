@@ -6,11 +6,11 @@ Videos of nano are made twice with the same noise: each part from the latents of
 from its decoded frames, encoded again, as Open-Sora does (`--overlap-from frames`). Of the frames that each part adds,
 the mean CIELAB colour, the mean saturation (chroma) and the contrast (deviation of lightness) are compared with those
 of the first part; figures are means over all videos. Most of that is what the model makes of the scene, so the pairs of
-videos are compared too: how much further the last part is from the first one with frames than with latents. "coding" is
-what is left without the model: the first frames of the videos, decoded and encoded again once for each part, as going
-on from frames does; from latents nothing is coded again (but for nano's first frame of a part). The seam is
-the change between the last frame of a part and the first of the next one, over that four frames earlier and later,
-where latent frames of one part meet. Videos that exist are not made again.
+videos are compared too: how far the last part has moved with frames, beside latents. "coding" is what is left without
+the model: the first frames of the videos, decoded and encoded again once for each part, as going on from frames does;
+from latents nothing is coded again (but for nano's first frame of a part). The seam is the change between the last
+frame of a part and the first of the next one, over that four frames earlier and later, where latent frames of one part
+meet. Videos that exist are not made again.
 """
 
 from __future__ import annotations
@@ -67,9 +67,10 @@ def main() -> None:
         for part in range(arguments.segments)
     ]
     figures = {f"{way} seam": float(np.mean([each["seam"] for each in measured[way]])) for way in WAYS}
-    pairs = zip(measured["frames"], measured["latents"], strict=True)
-    further = np.array([frames["colour"][-1] - latents["colour"][-1] for frames, latents in pairs])
-    figures |= {"further with frames": float(further.mean()), "of pairs": float((further > 0).mean())}
+    last = rows[-1]
+    figures["colour, frames - latents"] = last["frames colour"] - last["latents colour"]
+    for name in ("saturation", "contrast"):
+        figures[f"{name}, frames / latents"] = last[f"frames {name}"] / last[f"latents {name}"]
     report(rows, figures, time.perf_counter() - start, arguments.json)
 
 
@@ -156,7 +157,7 @@ def report(rows: Sequence[dict[str, Any]], figures: dict[str, float], seconds: f
     print(f"{'part':4}" + "".join(f"{name:>20}" for name in columns))
     for row in rows:
         print(f"{row['part']:4}" + "".join(f"{row[name]:20.3f}" for name in columns))
-    print("   ".join(f"{name} {value:.2f}" for name, value in figures.items()))
+    print("   ".join(f"{name} {value:.3f}" for name, value in figures.items()))
     document = {"rows": list(rows), **figures, "seconds": round(seconds, 1)}
     print(json.dumps(document))
     if path is not None:
