@@ -9,6 +9,7 @@ import torch
 from opensora_tiny import NETWORK
 
 from sora_cli.conditioning.frame_masks import MaskRatios
+from sora_cli.errors import SoraError
 from sora_cli.training.objective import Encoded, Objective
 from sora_plugins.rectified_flow.rectified_flow import RectifiedFlow
 from sora_plugins.stdit.stdit3 import build
@@ -23,6 +24,7 @@ def encoded(number: int = 0, count: int = 4) -> Encoded:
         torch.randn(count, 1, 300, 32, generator=generator),
         torch.ones(count, 300),
         {name: torch.full((count,), value) for name, value in sizes.items()},
+        [f"caption {index}" for index in range(count)],
     )
 
 
@@ -75,3 +77,24 @@ def test_a_network_that_would_drop_captions_by_itself_is_told_not_to():
     with torch.no_grad():
         assert not torch.allclose(plain.losses(network, batch, 0), plain.losses(network, other, 0))
         torch.testing.assert_close(dropped.losses(network, batch, 0), dropped.losses(network, other, 0))
+
+
+def test_noise_that_depends_on_the_text_is_that_of_each_row() -> None:
+    seen: list[tuple[str, float, int]] = []
+
+    def shaper(noise: torch.Tensor, text: str, *, fps: float, seed: int) -> torch.Tensor:
+        seen.append((text, fps, seed))
+        return noise * 0 + len(seen)
+
+    objective = Objective(RectifiedFlow(), 3, shaper=shaper)
+    network = Recording()
+    objective.losses(network, encoded(), 0)
+    assert [text for text, _, _ in seen] == [f"caption {index}" for index in range(4)]
+    assert {fps for _, fps, _ in seen} == {24.0}
+    assert len({seed for _, _, seed in seen}) == 4, "rows share nothing"
+    first = list(seen)
+    seen.clear()
+    objective.losses(network, encoded(), 0)
+    assert seen == first, "the same in every run"
+    with pytest.raises(SoraError, match="without their captions"):
+        objective.losses(network, encoded()._replace(texts=()), 0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sora_cli.video.latents import KeptLatents, draw_noise, keep_latents, read_kept, to_frames
+from sora_cli.video.latents import ClipNoise, KeptLatents, draw_noise, keep_latents, read_kept, to_frames
 
 
 @pytest.fixture
@@ -66,3 +66,20 @@ def test_rows_by_clip() -> None:
 def test_keeping_where_nothing_can_be_written(folder: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         keep_latents(folder / "absent" / "kept", KeptLatents(("a",), 1, 2, torch.zeros(1, 1, 1, 1, 1)))
+
+
+def test_noise_of_a_model_that_shapes_it_knows_text_rate_and_seed() -> None:
+    calls: list[tuple[str, float, int]] = []
+
+    def shaper(noise: torch.Tensor, text: str, *, fps: float, seed: int) -> torch.Tensor:
+        calls.append((text, fps, seed))
+        return -noise
+
+    shape = (2, 3, 4, 5)
+    plain, shaped = ClipNoise(7, shape, None, "a", 24.0), ClipNoise(7, shape, shaper, "a", 24.0)
+    assert torch.equal(plain.start(), draw_noise(7, shape))
+    assert torch.equal(shaped.start(), -plain.start())
+    assert torch.equal(shaped.of_step(2), -plain.of_step(2))
+    assert not torch.equal(plain.of_step(2), plain.of_step(3))
+    assert [call[:2] for call in calls] == [("a", 24.0)] * 2
+    assert calls[0][2] != calls[1][2]

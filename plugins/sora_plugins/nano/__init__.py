@@ -32,6 +32,7 @@ def sora_models() -> list[ModelSpec]:
             scheduler="rectified_flow",
             vae="nano",
             text_encoder="nano",
+            noise="sora_plugins.nano.noise:noise_for",
             shard="sora_plugins.stdit.parallel:shard",
             constraints=Constraints(
                 max_frames=204,

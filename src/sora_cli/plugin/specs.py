@@ -127,6 +127,10 @@ class ModelSpec(Spec):
     memory: str | None = None
     """"module:attr" `(config, *, latent_shape: (C, T, h, w), rows, text_tokens, dtype_bytes) -> PartMemory`, pure
     Python; rows: samples times guidance copies in one call of the network. None: the run is not planned by memory."""
+    noise: str | None = None
+    """"module:attr" `(noise, text, *, fps, seed) -> noise`: makes the noise (C, T, h, w) of a clip or a part of one, in
+    sampling and in training, depend on its prompt; positions may share theirs, each keeps mean 0 and variance 1. seed:
+    of what it draws besides. None: noise is independent."""
     shard: str | None = None
     """"module:attr" `(model, group) -> None`: split one call of the network over the processes of a
     torch.distributed group (sequence parallelism); None when the model cannot be split."""

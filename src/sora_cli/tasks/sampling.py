@@ -17,10 +17,11 @@ from sora_cli.conditioning.long_video import Segments
 from sora_cli.console import get_console
 from sora_cli.errors import NotEnoughMemoryError, UsageError
 from sora_cli.launch.mesh import Team
+from sora_cli.plugin.manager import load_attribute
 from sora_cli.plugin.protocols import SampleRequest, TextEmbedding
 from sora_cli.video.latents import (
+    ClipNoise,
     KeptLatents,
-    draw_noise,
     keep_latents,
     kept_path,
     part_seed,
@@ -266,7 +267,7 @@ def _sample(
     found = keeper.find() if parts.team.is_leader else None
     start, keeper.resumed_from = parts.team.share(found, keeper.resumed_from)
     if start is None:
-        start = torch.stack([draw_noise(part_seed(clip.seed, part), plan.latent_shape) for clip in clips])
+        start = torch.stack([noise.start() for noise in _noises(plan, clips, part)])
     elif keeper.resumed_from == plan.steps:
         return start.to(parts.device)
     noise, mask = start.to(parts.device), None
@@ -371,7 +372,6 @@ def _request(
     plan: GeneratePlan, parts: Parts, texts: TextCache, clips: Sequence[Clip], noise: Tensor, part: int
 ) -> SampleRequest:
     text = texts([clip.texts[part] for clip in clips])
-    seeds = [part_seed(clip.seed, part) for clip in clips]
     null_embeddings, null_mask = _unconditional(plan, parts, texts, text)
     return SampleRequest(
         noise=noise,
@@ -383,8 +383,17 @@ def _request(
         num_frames=plan.shape.num_frames,
         latent_frames=plan.latent_shape[1],
         fps=plan.conditioning_fps,
-        draw_noise=functools.partial(step_noise, seeds, plan.latent_shape, noise.device),
+        draw_noise=functools.partial(step_noise, _noises(plan, clips, part), noise.device),
     )
+
+
+def _noises(plan: GeneratePlan, clips: Sequence[Clip], part: int) -> list[ClipNoise]:
+    model = plan.components.model
+    shaper = load_attribute(model.noise, what=model.name) if model.noise else None
+    return [
+        ClipNoise(part_seed(clip.seed, part), plan.latent_shape, shaper, clip.texts[part], plan.conditioning_fps)
+        for clip in clips
+    ]
 
 
 def _unconditional(

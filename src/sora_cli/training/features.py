@@ -92,7 +92,7 @@ def write_bin(path: Path, batches: Iterable[tuple[Encoded, tuple[int, int, int],
             **encoded.sizes,
         }
         tensors.update({f"{place}.{name}": value.cpu().contiguous() for name, value in parts.items()})
-        about.append({"size": list(size), "count": len(rows), "rows": rows})
+        about.append({"size": list(size), "count": len(rows), "rows": rows, "texts": list(encoded.texts)})
     temporary = path.with_name(f"{path.name}.tmp")
     save_tensors(temporary, tensors, {BATCHES: json.dumps(about)})
     temporary.replace(path)
@@ -146,6 +146,7 @@ class FeatureBatch(NamedTuple):
     rows: list[int]
     size: tuple[int, int, int]
     bad: list[Any]
+    texts: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,9 @@ class _Stored:
         latents, y, mask = (parts.pop(name) for name in ("latents", "y", "mask"))
         y = F.pad(y, (0, 0, 0, mask.shape[1] - y.shape[2]))
         frames, height, width = about["size"]
-        return FeatureBatch(number, latents, y, mask, parts, about["rows"], (frames, height, width), [])
+        return FeatureBatch(
+            number, latents, y, mask, parts, about["rows"], (frames, height, width), [], about.get("texts", ())
+        )
 
 
 @dataclass(frozen=True)
@@ -226,4 +229,4 @@ class NoEncoders:
             return tensor.to(self.device, non_blocking=True)
 
         sizes = {name: move(value) for name, value in batch.sizes.items()}
-        return Encoded(batch.number, move(batch.latents).float(), move(batch.y), move(batch.mask), sizes)
+        return Encoded(batch.number, move(batch.latents).float(), move(batch.y), move(batch.mask), sizes, batch.texts)

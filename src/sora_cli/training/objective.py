@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from sora_cli.conditioning.frame_masks import MaskRatios
+from sora_cli.errors import SoraError
 from sora_cli.plugin.protocols import TextEncoder, VideoAutoencoder
-from sora_cli.video.latents import key_seed
+from sora_cli.video.latents import NoiseShaper, key_seed
 
 from .dataset import Batch
 
@@ -25,13 +26,17 @@ TEXTS_AT_ONCE = 64
 
 
 class Encoded(NamedTuple):
-    """A batch as the network takes it: latents (B, C, T, h, w) float32, y (B, 1, L, D), mask (B, L), sizes (B,)."""
+    """A batch as the network takes it: latents (B, C, T, h, w) float32, y (B, 1, L, D), mask (B, L), sizes (B,).
+
+    texts: what y was made of.
+    """
 
     number: int
     latents: Tensor
     y: Tensor
     mask: Tensor
     sizes: dict[str, Tensor]
+    texts: Sequence[str]
 
     @property
     def num_positions(self) -> int:
@@ -69,17 +74,21 @@ class Encoders:
             y.to(self.device).clone(),
             mask.to(self.device).clone(),
             {name: value.to(self.device) for name, value in sizes.items()},
+            texts,
         )
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What is learned. scheduler: with `draw_times` and `loss`; text_drop: chance that a caption is dropped."""
+    """What is learned. scheduler: with `draw_times` and `loss`; text_drop: chance that a caption is dropped;
+    shaper: makes noise depend on the text, see `ModelSpec.noise`.
+    """
 
     scheduler: Any
     seed: int
     masks: MaskRatios | None = None
     text_drop: float = 0.0
+    shaper: NoiseShaper | None = None
 
     def note(self, name: str, value: Tensor | None) -> None:
         """There are no further terms."""
@@ -90,7 +99,8 @@ class Objective:
         latents, device = batch.latents, batch.latents.device
         count, _, frames = latents.shape[:3]
         key = (self.seed, epoch, batch.number)
-        noise = torch.randn(latents.shape, generator=_generator(*key, "noise")).to(device)
+        noise = torch.randn(latents.shape, generator=_generator(*key, "noise"))
+        noise = self._shaped(noise, batch, key).to(device)
         t = self.scheduler.draw_times(
             count,
             height=batch.sizes["height"],
@@ -108,6 +118,20 @@ class Objective:
             model, latents, noise=noise, t=t, frame_mask=self._frame_mask(count, frames, key, device), **conditioning
         )
         return losses
+
+    def _shaped(self, noise: Tensor, batch: Encoded, key: Sequence[Any]) -> Tensor:
+        if self.shaper is None:
+            return noise
+        if len(batch.texts) != len(noise):
+            raise SoraError(
+                "these features were extracted without their captions, on which this model's noise depends",
+                hint="extract them again",
+            )
+        rows = enumerate(zip(noise, batch.texts, batch.sizes["fps"].tolist(), strict=True))
+        shaped = [
+            self.shaper(row, text, fps=fps, seed=key_seed(*key, "shared", index)) for index, (row, text, fps) in rows
+        ]
+        return torch.stack(shaped)
 
     def _frame_mask(self, count: int, frames: int, key: Sequence[Any], device: torch.device) -> Tensor | None:
         if self.masks is None:

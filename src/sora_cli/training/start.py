@@ -20,7 +20,7 @@ from sora_cli.tasks.components import DTYPES, TEXT_DTYPES, choose_device, choose
 from sora_cli.tasks.plan import DEFAULT_FPS, text_dtype_of
 from sora_cli.tasks.run_memory import latent_size
 from sora_cli.tasks.train_plan import RunPlan, TrainPlan, check_same_run
-from sora_cli.video.latents import key_seed
+from sora_cli.video.latents import NoiseShaper, key_seed
 from sora_cli.video.shapes import ClipShape, closest_aspect, file_size, parse_size, table_size
 from sora_cli.weights.load import load_network
 
@@ -73,7 +73,7 @@ def make_loop(plan: TrainPlan, plugins: Plugins, team: Team, stop: Stop) -> Trai
     scheduler = plugins.load_target(plan.components.scheduler)(plan.scheduler_options)
     if not hasattr(scheduler, "loss"):
         raise UsageError(f"the scheduler {plan.components.scheduler.name} has no training objective")
-    objective = Objective(scheduler, config.run.seed, plan.masks, plan.text_drop)
+    objective = Objective(scheduler, config.run.seed, plan.masks, plan.text_drop, noise_shaper(plan))
     encoders = None if isinstance(plan.source, FeatureSource) else make_encoders(plan, plugins, device)
     loop = TrainingLoop(
         config=config,
@@ -198,7 +198,15 @@ def make_previews(plan: TrainPlan, scheduler: Any, encoders: Encoders | None) ->
         scheduler=scheduler,
         latent_shape=latent_size(parts.vae, shape),
         folder=plan.folder / "samples",
+        shaper=noise_shaper(plan),
     )
+
+
+def noise_shaper(plan: TrainPlan) -> NoiseShaper | None:
+    """What makes noise depend on the text, where the model wants that."""
+    model = plan.components.model
+    found: NoiseShaper | None = load_attribute(model.noise, what=model.name) if model.noise else None
+    return found
 
 
 def preview_size(plan: TrainPlan) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sora_cli.plugin.protocols import SampleRequest
 from sora_cli.video.io import write_image, write_video
-from sora_cli.video.latents import draw_noise, key_seed, step_noise, to_frames
+from sora_cli.video.latents import ClipNoise, NoiseShaper, key_seed, step_noise, to_frames
 
 from .clip_reader import IMAGE_FPS
 from .objective import Encoders, Objective
@@ -112,28 +112,31 @@ class Previews:
     scheduler: Any
     latent_shape: tuple[int, int, int, int]
     folder: Path
+    shaper: NoiseShaper | None = None
 
     def run(self, network: Any, step: int, *, writes: bool) -> list[Path]:
         """Make the videos; every process computes them, one writes. Returns their paths."""
         device, paths = self.encoders.device, []
         frames, height, width = self.size
         seeds = [self.seed + index for index in range(len(self.prompts))]
+        fps = IMAGE_FPS if frames == 1 else self.fps
         with evaluating(network):
             for prompt, seed in zip(self.prompts, seeds, strict=True):
                 text = self.encoders.text.encode([prompt])
                 text = type(text)(text.embeddings.to(device), text.mask.to(device))
                 has_null = self.guidance != 1 and hasattr(network, "null_text")
                 null = network.null_text(1, text.embeddings.shape[2]).to(text.embeddings) if has_null else None
+                noise = ClipNoise(seed, self.latent_shape, self.shaper, prompt, fps)
                 request = SampleRequest(
-                    draw_noise(seed, self.latent_shape)[None].to(device),
+                    noise.start()[None].to(device),
                     text,
                     null,
                     height,
                     width,
                     frames,
                     self.latent_shape[1],
-                    IMAGE_FPS if frames == 1 else self.fps,
-                    draw_noise=functools.partial(step_noise, [seed], self.latent_shape, device),
+                    fps,
+                    draw_noise=functools.partial(step_noise, [noise], device),
                 )
                 latents = self.scheduler.sample(_Plain(network), request, steps=self.steps, guidance=self.guidance)
                 if not writes:

@@ -7,10 +7,10 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -47,9 +47,38 @@ def draw_noise(seed: int, shape: tuple[int, int, int, int]) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float32)
 
 
-def step_noise(seeds: Sequence[int], shape: tuple[int, int, int, int], device: torch.device, step: int) -> Tensor:
-    """Fresh noise of a sampling step, (n, C, T, H, W): of each clip by its seed, like the noise it starts from."""
-    return torch.stack([draw_noise(key_seed(seed, "step", step), shape) for seed in seeds]).to(device)
+#: `(noise, text, *, fps, seed) -> noise`; see `ModelSpec.noise`.
+NoiseShaper: TypeAlias = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class ClipNoise:
+    """The noise of a clip or a part of one, (C, T, H, W). shaper: of the model, with the text and frame rate for it."""
+
+    seed: int
+    shape: tuple[int, int, int, int]
+    shaper: NoiseShaper | None
+    text: str
+    fps: float
+
+    def start(self) -> Tensor:
+        """What sampling starts from."""
+        return self._draw(self.seed)
+
+    def of_step(self, step: int) -> Tensor:
+        """Fresh noise of a sampling step."""
+        return self._draw(key_seed(self.seed, "step", step))
+
+    def _draw(self, seed: int) -> Tensor:
+        noise = draw_noise(seed, self.shape)
+        if self.shaper is None:
+            return noise
+        return self.shaper(noise, self.text, fps=self.fps, seed=key_seed(seed, "shared"))
+
+
+def step_noise(noises: Sequence[ClipNoise], device: torch.device, step: int) -> Tensor:
+    """Fresh noise of a sampling step for a batch, (n, C, T, H, W)."""
+    return torch.stack([noise.of_step(step) for noise in noises]).to(device)
 
 
 def part_seed(seed: int, part: int) -> int:
