@@ -236,3 +236,28 @@ def test_covering_names():
     assert shapes.covering_duration(1, ["4s", "2s"]) == "2s"
     assert shapes.covering_duration(52, ["4s", "2s"]) == "4s"
     assert shapes.covering_duration(103, ["4s", "2s"]) is None
+
+
+SMALL = Constraints(sampled_area=144 * 256)
+
+
+@pytest.mark.parametrize(
+    ("asked", "made", "written"),
+    [
+        ({"resolution": "720p"}, (144, 256), (720, 1280)),
+        ({"resolution": "240p"}, (144, 256), (240, 424)),
+        ({"resolution": "720p", "aspect_ratio": "9:16"}, (256, 144), (1280, 720)),
+        ({"size": "600x600"}, (192, 192), (600, 600)),
+    ],
+)
+def test_what_a_small_model_makes_is_enlarged(asked, made, written):
+    clip = shape_of(SMALL, duration="2s", **asked)
+    assert (clip.height, clip.width) == (clip.asked_height, clip.asked_width) == made
+    assert clip.written == written
+    assert any(f"makes {Size(*made)}, which is enlarged to {Size(*written)}" in note for note in clip.notes)
+
+
+def test_what_a_small_model_can_make_is_not_enlarged():
+    clip = shape_of(SMALL, duration="2s", resolution="144p")
+    assert clip.enlarged is None
+    assert clip.written == (clip.height, clip.width) == (144, 256)

@@ -38,6 +38,7 @@ def sora_models() -> list[ModelSpec]:
                 max_frames=204,
                 max_side=1280,
                 min_side=96,
+                sampled_area=144 * 256,
                 trained="144p (144x256), 1 to 51 frames at 24 fps, twelve kinds of scene",
                 trained_sizes=(TrainedSize("144p", 51),),
             ),

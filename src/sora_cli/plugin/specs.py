@@ -92,6 +92,8 @@ class Constraints:
     max_frames: int | None = None
     min_side: int = 64
     max_side: int = 4096
+    sampled_area: int | None = None
+    """Pixels of a frame that the model's own weights can make; larger clips are sampled at that and enlarged."""
     trained: str = ""
     """The sizes and lengths seen in training, in words."""
     trained_sizes: tuple[TrainedSize, ...] = ()

@@ -10,6 +10,7 @@ import numpy as np
 
 from sora_cli.video.io import open_video, write_image
 from sora_cli.video.latents import to_frames
+from sora_cli.video.shapes import Size
 
 from .given import source_frames
 
@@ -31,17 +32,18 @@ def clip_file(plan: GeneratePlan, clip: Clip) -> Iterator[AddFrames]:
     if plan.is_image:
         pieces: list[NDArray[np.uint8]] = []
         yield pieces.append
-        write_image(clip.path, np.concatenate(pieces)[0], clip.settings)
+        write_image(clip.path, enlarged(np.concatenate(pieces), plan.shape.enlarged)[0], clip.settings)
         return
     with open_video(clip.path, plan.shape.save_fps, clip.settings) as add:
         extension = clip.given.extension
         if extension is None:
-            yield add
+            yield lambda piece: add(enlarged(piece, plan.shape.enlarged))
             return
 
         def add_source() -> None:
-            for piece in source_frames(plan, extension):
-                add(to_frames(piece[0])[:, : plan.shape.height, : plan.shape.width])
+            height, width = plan.shape.written
+            for piece in source_frames(plan, extension, size=plan.shape.enlarged):
+                add(to_frames(piece[0])[:, :height, :width])
 
         place, end = 0, extension.start + extension.new
 
@@ -50,10 +52,21 @@ def clip_file(plan: GeneratePlan, clip: Clip) -> Iterator[AddFrames]:
             part = piece[max(0, extension.start - place) : max(0, end - place)]
             place += len(piece)
             if len(part):
-                add(part)
+                add(enlarged(part, plan.shape.enlarged))
 
         if not extension.is_backward:
             add_source()
         yield add_new
         if extension.is_backward:
             add_source()
+
+
+def enlarged(frames: NDArray[np.uint8], size: Size | None) -> NDArray[np.uint8]:
+    """Frames (T, H, W, 3) in another size, bicubic; as they are without one."""
+    if size is None:
+        return frames
+    from PIL import Image
+
+    height, width = size
+    pictures = (Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in frames)
+    return np.stack([np.asarray(picture) for picture in pictures])

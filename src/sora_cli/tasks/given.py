@@ -14,6 +14,8 @@ from sora_cli.conditioning.references import Extension, Still, still_window
 from sora_cli.errors import MissingError, SoraError, UsageError
 
 if TYPE_CHECKING:
+    from sora_cli.video.shapes import Size
+
     from .components import Parts
     from .plan import Clip, GeneratePlan
 
@@ -120,15 +122,18 @@ class GivenLatents:
         return latents
 
 
-def source_frames(plan: GeneratePlan, extension: Extension, *, only_overlap: bool = False) -> Iterator[Tensor]:
-    """Frames (1, 3, T, H, W) in [-1, 1] of a video that goes on, in the size of the clip: all, or those that overlap.
+def source_frames(
+    plan: GeneratePlan, extension: Extension, *, only_overlap: bool = False, size: Size | None = None
+) -> Iterator[Tensor]:
+    """Frames (1, 3, T, H, W) in [-1, 1] of a video that goes on: all, or those that overlap.
+
+    size: None takes that of the clip as it is made.
 
     Raises SoraError for a video that cannot be read, UsageError for one that is too short.
     """
     from sora_cli.video.clips import open_clip
 
-    size = "{}x{}".format(*fitted_to(plan))
-    with open_clip(extension.file, size=size) as video:
+    with open_clip(extension.file, size="{}x{}".format(*(size or fitted_to(plan)))) as video:
         if video.num_frames < extension.overlap:
             raise UsageError(
                 f"{extension.file} has {video.num_frames} frames, fewer than the overlap of {extension.overlap}",

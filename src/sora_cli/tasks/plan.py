@@ -146,13 +146,16 @@ def plan_generate(
     """
     config = resolved.config
     components = find_components(config, plugins)
-    shape = resolve_shape(config.shape, components.model.constraints, config.shape.fps or DEFAULT_FPS)
+    constraints = components.model.constraints
+    if config.model.weights is not None:  # other weights may have learned other sizes
+        constraints = replace(constraints, sampled_area=None)
+    shape = resolve_shape(config.shape, constraints, config.shape.fps or DEFAULT_FPS)
     prompts, notes = _prompts(config)
     extension = extension_of(
         config.conditioning,
         components.vae,
         shape.num_frames,
-        functools.partial(accepted_from, constraints=components.model.constraints),
+        functools.partial(accepted_from, constraints=constraints),
     )
     if extension is not None:
         shape = replace(shape, num_frames=extension.sampled)
@@ -429,6 +432,7 @@ def shape_record(shape: ClipShape) -> dict[str, Any]:
         "save_fps": float(shape.save_fps),
         "asked_height": shape.asked_height,
         "asked_width": shape.asked_width,
+        **({} if shape.enlarged is None else {"enlarged": list(shape.enlarged)}),
     }
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 FILE_MULTIPLE = 8
 """Sizes in files are multiples of this: the spatial stride of the autoencoders the tables were made for."""
 
+AREA_SLACK = 1.1
+"""The shapes of one resolution differ that much in area; a clip that is hardly too large is made as it is."""
+
 DEFAULT_ASPECT_RATIO = "16:9"
 
 
@@ -48,10 +51,11 @@ class Resolution:
 
 @dataclass(frozen=True)
 class ClipShape:
-    """The shape of one clip. height, width: of the file, in pixels; fps: the rate the model is conditioned on.
+    """The shape of one clip. height, width: in pixels; fps: the rate the model is conditioned on.
 
     asked_height, asked_width: the table's size, which the model is told about; up to 7 pixels more than the file's.
-    save_fps: frame rate of the file. notes: what the user should know, e.g. that a length was rounded.
+    save_fps: frame rate of the file. notes: what the user should know, e.g. that a length was rounded. enlarged: the
+    size in the file where it is not height x width, which is what the model makes.
     """
 
     height: int
@@ -62,6 +66,12 @@ class ClipShape:
     asked_height: int
     asked_width: int
     notes: tuple[str, ...] = ()
+    enlarged: Size | None = None
+
+    @property
+    def written(self) -> Size:
+        """The size in the file."""
+        return self.enlarged or Size(self.height, self.width)
 
 
 def resolve_shape(shape: ShapeSection, constraints: Constraints, default_fps: float) -> ClipShape:
@@ -72,6 +82,21 @@ def resolve_shape(shape: ShapeSection, constraints: Constraints, default_fps: fl
     fps = shape.fps or default_fps
     asked, size, size_notes = resolve_size(shape, constraints)
     num_frames, frame_notes = resolve_frames(shape, constraints, fps)
+    made = sampled_size(size, constraints)
+    if made != size:
+        note = f"this model makes {made}, which is enlarged to {size}"
+        beyond = training_notes(shape, made, num_frames, constraints)
+        return ClipShape(
+            height=made.height,
+            width=made.width,
+            num_frames=num_frames,
+            fps=fps,
+            save_fps=shape.save_fps or fps,
+            asked_height=made.height,
+            asked_width=made.width,
+            notes=(*size_notes, *frame_notes, note, *beyond),
+            enlarged=size,
+        )
     return ClipShape(
         height=size.height,
         width=size.width,
@@ -82,6 +107,17 @@ def resolve_shape(shape: ShapeSection, constraints: Constraints, default_fps: fl
         asked_width=asked.width,
         notes=(*size_notes, *frame_notes, *training_notes(shape, asked, num_frames, constraints)),
     )
+
+
+def sampled_size(size: Size, constraints: Constraints) -> Size:
+    """What is made for a clip of this size: the same shape with no more pixels than the model can make."""
+    area = constraints.sampled_area
+    if area is None or size.height * size.width <= area * AREA_SLACK:
+        return size
+    factor = math.sqrt(area / (size.height * size.width))
+    step = constraints.spatial_multiple
+    made = Size(*(max(step, round(side * factor / step) * step) for side in size))
+    return made if max(made) < max(size) else size
 
 
 # -- sizes -------------------------------------------------------------------------------------------------------
