@@ -147,6 +147,32 @@ EndIndex = Annotated[
     int | None,
     setting("prompt.end_index", "--end-index", "line of the prompt file to stop before", "N", default="the last"),
 ]
+Refine = Annotated[
+    bool | None,
+    setting(
+        "prompt.refine",
+        "--refine/--no-refine",
+        "let a language model (OPENAI_API_KEY, OPENAI_BASE_URL) rewrite the prompts in full, or make up missing ones",
+        default="no",
+    ),
+]
+RefineMotion = Annotated[
+    bool | None,
+    setting(
+        "prompt.refine_motion",
+        "--refine-motion",
+        "let it choose the motion scores",
+        default="no",
+    ),
+]
+RefineModel = Annotated[
+    str | None,
+    setting("prompt.refine_model", "--refine-model", "name of the language model", "NAME", default="gpt-4o"),
+]
+RefineTimeout = Annotated[
+    float | None,
+    setting("prompt.refine_timeout", "--refine-timeout", "how long to wait for an answer", "SECONDS", default="60.0"),
+]
 
 # Shape
 Resolution = Annotated[

@@ -18,6 +18,7 @@ from sora_cli.config.schema import GenerateConfig
 # Settings without a flag of their own.
 WITHOUT_FLAG = {
     "prompt.prompts": "positional",
+    "prompt.refined": "settings stored in a clip",
     "model.options": "-O",
     "sampling.scheduler_options": "configuration files",
 }
@@ -62,6 +63,18 @@ GIVEN = [
     (["--prompt-file", "p.txt", "--start-index", "0"], {"prompt": {"file": "p.txt", "start_index": 0}}),
     (["--negative-prompt", ""], {"prompt": {"negative": ""}}),
     (["-r", "240p", "-l", "2s"], {"shape": {"resolution": "240p", "duration": "2s"}}),
+    (
+        ["x", "--refine", "--refine-motion", "--refine-model", "m", "--refine-timeout", "5"],
+        {
+            "prompt": {
+                "prompts": ("x",),
+                "refine": True,
+                "refine_motion": True,
+                "refine_model": "m",
+                "refine_timeout": 5.0,
+            }
+        },
+    ),
     (["--fps", "24", "--save-fps", "12.5"], {"shape": {"fps": 24.0, "save_fps": 12.5}}),
     (["--overwrite"], {"output": {"overwrite": True}}),
     (["--no-overwrite"], {"output": {"overwrite": False}}),

@@ -36,6 +36,12 @@ def test_processes_that_make_different_clips(executable: Executable) -> None:
     assert {record["status"] for record in json.loads(again.stdout)} == {"skipped"}
 
 
+def test_prompts_from_standard_input(executable: Executable) -> None:
+    run = " ".join([str(executable.program), "generate", "-", *TINY, "--steps", "4", "-o", "out"])
+    done = executable.shell(f"printf 'a\\nb\\n' | {run}")
+    assert done.stdout == "out/a-42.mp4\nout/b-42.mp4\n", done.stderr
+
+
 def test_an_interrupt_ends_all_of_them_and_they_go_on(executable: Executable) -> None:
     run = ("generate", "a", *TINY, "--steps", "30", "-o", "x.mp4")
     kept = executable.folder / "x.mp4.partial.safetensors"

@@ -2,7 +2,7 @@
 
 Compared are the calls of the sampler (prompts, what each latent frame holds, masks, sizes) and what is written (frames
 of which clip, at which rate, video or picture). Names of outputs and watermarks are the reference's own. A reference is
-read once, and only as far as it is needed.
+read once, and only as far as it is needed; a language model is asked for all prompts before the first is sampled.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from chat_server import failure, serve
 from loader import HERE, cases
 
 TOPIC, GROUP = "pipeline", "events"
@@ -57,6 +58,7 @@ def arguments_of(case):
     repeated = {"--reference": options.get("reference_path", ()), "--mask-strategy": options.get("mask_strategy", ())}
     return [
         *options.get("prompt", ()),
+        *(["--refine"] if options.get("llm_refine") else []),
         *(str(text) for pair in named.items() if pair[1] is not None for text in pair),
         *(text for flag, values in repeated.items() for value in values for text in (flag, value)),
     ]
@@ -107,7 +109,7 @@ def stand_ins(install_plugin, monkeypatch):
 
 def wanted_events(case):
     """The events of a case as they are written down here."""
-    events = [dict(event) for event in case["events"] if event["event"] not in ("watermark", "load_reference")]
+    events = [dict(event) for event in case["events"] if event["event"] not in ("watermark", "load_reference", "llm")]
     if "note" in case:  # it says what is wanted where the reference fails
         assert "28 frames, parts clip0 16 and clip1 12" in case["note"]
         parts = [["clip0[0]", 16], ["clip1[0]", 12]]
@@ -119,7 +121,7 @@ def wanted_events(case):
 
 
 @pytest.mark.parametrize("case", cases(TOPIC, GROUP))
-def test_events(case, sora, stand_ins):
+def test_events(case, sora, stand_ins, monkeypatch):
     wanted = wanted_events(case)
     references = {event["path"]: event for event in case["events"] if event["event"] == "load_reference"}
     stand_ins.LENGTHS = case.get("video_frames", {})
@@ -127,8 +129,18 @@ def test_events(case, sora, stand_ins):
         Path(name).write_bytes(name.encode())
     if "prompt_file" in case:
         Path("prompts.txt").write_text(case["prompt_file"])
-    done = sora("generate", *arguments_of(case), "--weights", "stand_in.safetensors", "--device", "cpu", "-o", "out")
+    replies = iter(case.get("llm_replies", ()))
+    with serve(lambda _: next(replies) or failure(400)) as chat:
+        monkeypatch.setenv("OPENAI_BASE_URL", chat.url)
+        run = (*arguments_of(case), "--weights", "stand_in.safetensors", "--device", "cpu", "-o", "out")
+        done = sora("generate", *run)
     assert done.code == 0, done.err
+    asked = [event for event in case["events"] if event["event"] == "llm"]
+    assert len(chat.questions) == len(asked)
+    for question, event in zip(chat.questions, asked, strict=True):
+        assert question.body["model"] == event["model"]
+        assert ("Invent one prompt" in question.system) is (event["kind"] == "random")
+        assert question.user == event.get("user", question.user)
     found = [event for event in stand_ins.EVENTS if event["event"] != "load_reference"]
     assert [event["event"] for event in found] == [event["event"] for event in wanted]
     for ours, theirs in zip(found, wanted, strict=True):

@@ -22,6 +22,7 @@ app = o.new_app()
         'sora generate "a harbour at dusk" --frames 1 --aspect-ratio 1:1',
         'sora generate "a red waterfall" --edit waterfall.mp4 --strength 0.4',
         'sora generate "clouds in a blue sky" --segments 4',
+        'sora generate "une cascade" --refine',
         'sora generate "a waterfall" --dry-run',
     ),
 )
@@ -32,6 +33,10 @@ def generate(
     negative_prompt: o.NegativePrompt = None,
     start_index: o.StartIndex = None,
     end_index: o.EndIndex = None,
+    refine: o.Refine = None,
+    refine_motion: o.RefineMotion = None,
+    refine_model: o.RefineModel = None,
+    refine_timeout: o.RefineTimeout = None,
     resolution: o.Resolution = None,
     duration: o.Duration = None,
     aspect_ratio: o.AspectRatio = None,

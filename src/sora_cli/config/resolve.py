@@ -304,6 +304,7 @@ def _settle_rivals(layers: list[Layer]) -> tuple[list[Layer], list[str]]:
         else:
             layers = [layer.without(loose_keys) for layer in layers]
             notes += [_not_used(rival, (exact_key, exact)) for rival in loose if rival[1].level == exact.level]
+    layers = _without_old_refinements(layers)
     # A file rate that a preset brings belongs to the preset's frame rate.
     fps, save_fps = first_value(layers, "shape.fps"), first_value(layers, "shape.save_fps")
     if fps and save_fps and fps.level < save_fps.level:
@@ -311,6 +312,21 @@ def _settle_rivals(layers: list[Layer]) -> tuple[list[Layer], list[str]]:
         if layers[save_fps.level].is_user:
             notes.append(_not_used(("shape.save_fps", save_fps), ("shape.fps", fps)))
     return layers, notes
+
+
+def _without_old_refinements(layers: list[Layer]) -> list[Layer]:
+    """Refined texts belong to the prompts that came with them, and give way when refining is asked for, or not, anew.
+
+    Only by a flag: a clip that is made again has its texts, whatever the environment says of refining.
+    """
+    refined = first_value(layers, "prompt.refined")
+    prompts = [first_value(layers, key) for key in ("prompt.prompts", "prompt.file")]
+    flags = [first_value(layers, f"prompt.{name}") for name in ("refine", "refine_motion", "refine_model")]
+    is_old = refined and (
+        any(chosen and chosen.level < refined.level for chosen in prompts)
+        or any(chosen and chosen.origin == "flag" for chosen in flags)
+    )
+    return [layer.without(["prompt.refined"]) for layer in layers] if is_old else layers
 
 
 def _not_used(loser: tuple[str, Chosen], winner: tuple[str, Chosen]) -> str:

@@ -25,6 +25,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, protected_namespaces=())
 
 
+class Refinement(Section):
+    """What a language model made of a prompt."""
+
+    text: str | None = Field(None, description="the new prompt; none where the prompt stayed as it is")
+    motion: Annotated[int, Field(ge=0, le=100)] | None = Field(None, description="motion score that it chose")
+    model: str = Field(description="its name")
+
+
 class PromptSection(Section):
     """What to show."""
 
@@ -33,6 +41,11 @@ class PromptSection(Section):
     negative: str | None = Field(None, description="what not to show, where the model's guidance can use it")
     start_index: Annotated[int, Field(ge=0)] = Field(0, description="first line of the prompt file to use")
     end_index: int | None = Field(None, description="line of the prompt file to stop before")
+    refine: bool = Field(False, description="let a language model rewrite the prompts, or make up missing ones")
+    refine_motion: bool = Field(False, description="let a language model choose the motion scores")
+    refine_model: str = Field("gpt-4o", min_length=1, description="the language model")
+    refine_timeout: Annotated[float, Field(gt=0, le=3600)] = Field(60.0, description="seconds to wait for an answer")
+    refined: tuple[Refinement, ...] = Field((), description="what became of each prompt; nobody is asked again")
 
 
 class ShapeSection(Section):

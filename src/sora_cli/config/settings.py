@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .schema import GenerateConfig
 
 STORED: Mapping[str, tuple[str, ...] | None] = {
-    "prompt": ("prompts", "file", "negative", "start_index", "end_index"),
+    "prompt": ("prompts", "file", "negative", "start_index", "end_index", "refine", "refine_motion", "refine_model"),
     "shape": None,
     "sampling": ("steps", "guidance", "scheduler", "scheduler_options", "seed", "num_samples"),
     "conditioning": None,
@@ -24,7 +24,8 @@ STORED: Mapping[str, tuple[str, ...] | None] = {
 def settings_of(config: GenerateConfig, *, prompt: str | None = None, seed: int | None = None) -> dict[str, Any]:
     """The JSON-safe settings to store in an output; `resolve_generate(from_settings=...)` takes them back.
 
-    prompt, seed: of one clip out of a run of several; the settings are then those that make this clip alone.
+    prompt, seed: of one clip out of a run of several; the settings are then those that make this clip alone, with
+    `config.prompt.refined` of this prompt.
     Settings that are not set are left out, except the scores of one clip.
     """
     everything = config.model_dump(mode="json")
@@ -38,8 +39,11 @@ def settings_of(config: GenerateConfig, *, prompt: str | None = None, seed: int 
         if content:
             stored[section] = content
     if prompt is not None:
-        negative = config.prompt.negative
-        stored["prompt"] = {"prompts": [prompt], **({"negative": negative} if negative is not None else {})}
+        asks = config.prompt.refine or config.prompt.refine_motion
+        kept = ("negative", "refine", "refine_motion", *(["refine_model"] if asks else []))
+        own = {name: value for name, value in stored["prompt"].items() if name in kept}
+        refined = [one.model_dump(exclude_none=True) for one in config.prompt.refined]
+        stored["prompt"] = {"prompts": [prompt], **own, **({"refined": refined} if refined else {})}
         # With nulls: a score that was switched off for this prompt must not come back from the model's preset.
         stored["conditioning"] = everything["conditioning"]
     if seed is not None:

@@ -17,10 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config.schema import PromptSection
 from ..console import get_console
 from ..errors import NotEnoughMemoryError, SoraError, UsageError
-from ..text.prompts import read_prompts
 from . import machine
 from .events import Replay
 from .mesh import sequence_degree
@@ -160,15 +158,10 @@ def _end_with_parent() -> None:
 
 def run_file_content(resolved: Resolved, num_batches: int, done: Iterable[Path]) -> dict[str, Any]:
     """What every process needs to know; JSON-safe."""
-    config = resolved.config
-    if config.prompt.file == "-":  # this process has read it
-        raw = read_prompts((), "-", config.prompt.start_index, config.prompt.end_index)
-        section = PromptSection(prompts=tuple(raw), negative=config.prompt.negative)
-        config = config.model_copy(update={"prompt": section})
-    hardware = config.hardware
+    hardware = resolved.config.hardware
     count = hardware.gpus * machines(hardware).nnodes
     return {
-        "config": config.model_dump(mode="json"),
+        "config": resolved.config.model_dump(mode="json"),
         "origins": dict(resolved.origins),
         "device": "cpu" if hardware.device == "cpu" else "cuda",
         # As it is before any of them starts, so that all make the same plan.

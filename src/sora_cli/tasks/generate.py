@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,9 @@ def run(resolved: Resolved, *, dry_run: bool = False) -> None:
     """
     console = get_console()
     plugins = get_plugins()
+    # Idle worker threads that spin make a machine that is busy with other work ten times slower; sleeping ones cost
+    # an idle machine little. Read once, when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     plan = plan_generate(resolved, plugins, need_weights=not dry_run)
     states = {clip.path: output_state(clip.path, clip.settings_hash) for clip in plan.clips}
     for note in plan.notes:
@@ -42,7 +46,7 @@ def run(resolved: Resolved, *, dry_run: bool = False) -> None:
     check_outputs(states, overwrite=plan.config.output.overwrite)
     if all(state == "done" for state in states.values()):
         for clip in plan.clips:
-            report(clip.path, "skipped", prompt=clip.prompt, seed=clip.seed)
+            report(clip, "skipped")
         return
     prepare_folders(clip.path for clip in plan.clips if states[clip.path] != "done")
     console.note(f"model {plan.components.model.name}")
@@ -53,11 +57,9 @@ def run(resolved: Resolved, *, dry_run: bool = False) -> None:
     done = frozenset(path for path, state in states.items() if state == "done")
     with _terminate_as_interrupt():
         if launch_line(resolved, Path("run.json")) is not None:
+            resolved = replace(resolved, config=plan.config)
             run_processes(resolved, num_batches=len(plan.batches), paths=[clip.path for clip in plan.clips], done=done)
             return
-        # Idle worker threads that spin make a machine that is busy with other work ten times slower; sleeping ones cost
-        # an idle machine little. Read once, when torch is loaded.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         # Heavy imports start here.
         from .sampling import make_clips
 
@@ -102,6 +104,7 @@ def show_dry_run(plan: GeneratePlan, resolved: Resolved, states: Mapping[Path, O
     done = "is there already, would be skipped"
     other = "would be replaced" if plan.config.output.overwrite else "is there with other settings: an error"
     words = {"new": "would be made", "done": done, "other": other}
+    refined = {str(clip.path): clip.refined for clip in plan.clips if clip.refined is not None}
     launch = launch_line(resolved, Path("run.json"))
     record = {
         "settings": settings,
@@ -109,6 +112,7 @@ def show_dry_run(plan: GeneratePlan, resolved: Resolved, states: Mapping[Path, O
         **plan.segments.record(),
         "latent": dict(zip(("channels", "frames", "height", "width"), plan.latent_shape, strict=True)),
         "files": {str(clip.path): words[states[clip.path]] for clip in plan.clips},
+        **({"refined": refined} if refined else {}),
         "launch": None if launch is None else str(launch),
         "memory": memory_record(plan),
         "expect": dict(resolved.launch.expect) if resolved.launch else {},

@@ -10,11 +10,14 @@ import tempfile
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sora_cli.console import get_console
 from sora_cli.errors import UsageError
 from sora_cli.video.settings import HASH_KEY, find_settings, sidecar_path
+
+if TYPE_CHECKING:
+    from .plan import Clip
 
 DEFAULT_FOLDER = Path("outputs")
 MAX_SLUG = 60
@@ -145,9 +148,12 @@ def prepare_folders(paths: Iterable[Path]) -> None:
             ) from error
 
 
-def report(path: Path, status: Literal["made", "resumed", "skipped"], *, prompt: str, seed: int) -> None:
-    """Print the path of a finished clip; in JSON an object with all of this."""
+def report(clip: Clip, status: Literal["made", "resumed", "skipped"]) -> None:
+    """Print the path of a finished clip; in JSON an object with its prompt, and what became of that, and its seed."""
     console = get_console()
     if status == "skipped":
-        console.note(f"already there, made with the same settings: {path}")
-    console.result(path, {"path": str(path), "status": status, "prompt": prompt, "seed": seed})
+        console.note(f"already there, made with the same settings: {clip.path}")
+    record = {"path": str(clip.path), "status": status, "prompt": clip.prompt, "seed": clip.seed}
+    if clip.refined is not None:
+        record["refined"] = clip.refined
+    console.result(clip.path, record)

@@ -35,6 +35,7 @@ from sora_cli.weights.locate import LocatedWeights, locate_weights
 from sora_cli.weights.lora import LocatedLora, locate_lora
 
 from .output import name_outputs, settings_hash
+from .refine import refine_prompts
 from .run_memory import latent_size, main_memory_note, plan_run_memory
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class Clip:
     settings: Mapping[str, Any]
     given: Given = field(default_factory=Given)
     """Pictures and videos that are in it."""
+    refined: str | None = None
+    """What a language model made of the prompt."""
 
     @property
     def settings_hash(self) -> str:
@@ -140,9 +143,9 @@ def plan_generate(
 ) -> GeneratePlan:
     """Work out a run of `sora generate`. Reads the prompt file and looks for weights, writes nothing.
 
-    need_weights: False lets weights be absent (for a dry run). free_gib: free memory of a GPU, asked of the driver when
-    it is not given. Raises SoraError for all that can be wrong at this point: prompts, sizes, options, names, missing
-    weights.
+    need_weights: False lets weights be absent and asks no language model (for a dry run). free_gib: free memory of a
+    GPU, asked of the driver when it is not given. Raises SoraError for all that can be wrong at this point: prompts,
+    sizes, options, names, missing weights.
     """
     config = resolved.config
     components = find_components(config, plugins)
@@ -208,7 +211,9 @@ def plan_generate(
         extension=extension,
         notes=(*resolved.notes, *shape.notes, *notes),
     )
-    return replace(plan, clips=tuple(_clips(plan, prompts)))
+    givens = [_given(plan, prompt, index, len(prompts)) for index, prompt in enumerate(prompts)]
+    prompts = refine_prompts(plan, prompts, givens, may_ask=need_weights)
+    return replace(plan, config=_settled(config, prompts), clips=tuple(_clips(plan, prompts, givens)))
 
 
 def find_components(config: GenerateConfig | TrainConfig, plugins: Plugins) -> Components:
@@ -308,28 +313,41 @@ def _prompts(config: GenerateConfig) -> tuple[list[Prompt], list[str]]:
     notes = []
     if section.prompts and section.file is not None:
         notes.append(f"prompts are given, so the prompt file {section.file} is not read")
-    raw_prompts = read_prompts(section.prompts, section.file, section.start_index, section.end_index)
+    may_be_empty = section.refine or bool(section.refined)
+    raw_prompts = read_prompts(
+        section.prompts, section.file, section.start_index, section.end_index, allow_empty=may_be_empty
+    )
     prompts = [parse_prompt(raw) for raw in raw_prompts]
     check_text(section.negative or "")
     segments = [split_segments(prompt.text) for prompt in prompts]
     empty = [section.start_index + index for index, parts in enumerate(segments) if not parts[0].text.strip()]
-    if empty and section.prompts:
+    if empty and section.prompts and not may_be_empty:
         raise UsageError("the prompt is empty", hint="put what to show in front of the { }")
-    if empty:
+    if empty and not may_be_empty:
         notes.append(f"empty prompts in the prompt file, lines counted from 0: {', '.join(map(str, empty))}")
     return prompts, notes
 
 
-def _clips(plan: GeneratePlan, prompts: Sequence[Prompt]) -> list[Clip]:
+def _settled(config: GenerateConfig, prompts: Sequence[Prompt]) -> GenerateConfig:
+    """The configuration for the processes of a run, which plan again: they neither read nor ask what was before."""
+    refined = tuple(prompt.refined for prompt in prompts if prompt.refined is not None)
+    if not refined and config.prompt.file != "-":
+        return config
+    raw = tuple(prompt.raw for prompt in prompts)
+    section = config.prompt.model_copy(update={"prompts": raw, "file": None, "refined": refined})
+    return config.model_copy(update={"prompt": section})
+
+
+def _clips(plan: GeneratePlan, prompts: Sequence[Prompt], givens: Sequence[Given]) -> list[Clip]:
     """One clip per prompt and sample, prompts outermost; sample k has seed S + k."""
     sampling = plan.config.sampling
-    givens = [_given(plan, prompt, index, len(prompts)) for index, prompt in enumerate(prompts)]
     jobs = [
         (prompt, given, sampling.seed + k)
         for prompt, given in zip(prompts, givens, strict=True)
         for k in range(sampling.num_samples)
     ]
-    names = [(prompt.text, seed) for prompt, _, seed in jobs]
+    # A prompt that was made up names its file; otherwise the words of the user do.
+    names = [(prompt.text if prompt.text.strip() else prompt.sent, seed) for prompt, _, seed in jobs]
     paths = name_outputs(names, plan.config.output.path, is_image=plan.is_image)
     common = picture_record(plan)
     commits = {
@@ -406,20 +424,22 @@ def _clip(plan: GeneratePlan, prompt: Prompt, given: Given, seed: int, path: Pat
         }
     )
     scores = Scores(conditioning.aes, conditioning.motion, conditioning.camera)
-    texts = tuple(append_scores(text, scores) for text in part_texts(prompt.text, plan.segments.count))
+    texts = tuple(append_scores(text, scores) for text in part_texts(prompt.sent, plan.segments.count))
     later = {"later_texts": texts[1:]} if len(set(texts)) > 1 else {}
     made_from = {**common, "text": texts[0], **later, "seed": seed, **given.record(), **plan.segments.record()}
     for words in (prompt.text, *texts):
         check_text(words)
+    refined = () if prompt.refined is None else (prompt.refined,)
+    own = {"conditioning": conditioning, "prompt": config.prompt.model_copy(update={"refined": refined})}
     settings = {
         HASH_KEY: settings_hash(made_from),
         "sora": version(),
         "prompt": prompt.text,
         **made_from,
         # The configuration that makes this one clip again, as `--from` reads it.
-        "config": settings_of(config.model_copy(update={"conditioning": conditioning}), prompt=prompt.text, seed=seed),
+        "config": settings_of(config.model_copy(update=own), prompt=prompt.text, seed=seed),
     }
-    return Clip(prompt.text, texts, seed, path, settings, given)
+    return Clip(prompt.text, texts, seed, path, settings, given, prompt.refined.text if prompt.refined else None)
 
 
 def shape_record(shape: ClipShape) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def _make_batch(
             for clip in batch:
                 if clip.path in done:
                     if is_last:
-                        report(clip.path, "skipped", prompt=clip.prompt, seed=clip.seed)
+                        report(clip, "skipped")
                     continue
                 row = pending.index(clip)
                 if part == 0:
@@ -154,7 +154,7 @@ def _make_batch(
                 if clip is pending[-1]:  # before the report, which fails when nobody reads it any more
                     remove_kept(batch[0].path)
                 is_resumed = any(each.resumed_from for each in keepers)
-                report(clip.path, "resumed" if is_resumed else "made", prompt=clip.prompt, seed=clip.seed)
+                report(clip, "resumed" if is_resumed else "made")
 
 
 def _make_part(

@@ -9,9 +9,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sora_cli.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from sora_cli.config.schema import Refinement
 
 #: Keys that may follow a prompt as JSON, and the name each stands for.
 KEYS = {
@@ -32,33 +35,51 @@ _MEANT_AS_SETTINGS = re.compile(r"\{\s*['\"]?(?:" + "|".join(KEYS) + r")['\"]?\s
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt. settings: values given in its JSON under the names of `KEYS`' right side; None means "none"."""
+    """One prompt. settings: values given in its JSON under the names of `KEYS`' right side; None means "none".
+
+    raw: as written, with its JSON. refined: what a language model made of it, where one was asked.
+    """
 
     text: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    raw: str = field(default="", compare=False)
+    refined: Refinement | None = None
+
+    @property
+    def sent(self) -> str:
+        """The text that the clip is made from, scores aside."""
+        return (self.refined.text if self.refined else None) or self.text
 
 
 def read_prompts(
-    prompts: Sequence[str], file: str | None, start_index: int = 0, end_index: int | None = None
+    prompts: Sequence[str],
+    file: str | None,
+    start_index: int = 0,
+    end_index: int | None = None,
+    *,
+    allow_empty: bool = False,
 ) -> list[str]:
     """The prompts as written, still with their JSON.
 
     Prompts given as arguments win over the file. A file has one prompt a line; "-" is standard input. Lines are
     stripped, empty ones kept, then cut to [start_index:end_index] by Python's rules; arguments are not cut.
+    allow_empty: prompts may be missing, and no prompt at all is one of them.
     Raises UsageError when there is no prompt at all, or an argument is empty.
     """
     if prompts:
-        if any(not prompt.strip() for prompt in prompts):
+        if not allow_empty and any(not prompt.strip() for prompt in prompts):
             raise UsageError("the prompt is empty", hint='say what to show, for example: sora generate "a waterfall"')
         return list(prompts)
     if file is None:
+        if allow_empty:
+            return [""]
         raise UsageError("no prompt", hint='for example: sora generate "a waterfall", or --prompt-file prompts.txt')
     name = "standard input" if file == "-" else file
     lines = [line.strip() for line in _read_text(file, name).split("\n")]
     if lines[-1] == "":  # what follows the last line break is not a line
         lines.pop()
     chosen = lines[start_index:end_index]
-    if not any(chosen):
+    if not (chosen if allow_empty else any(chosen)):
         where = f" in lines {start_index}:{'' if end_index is None else end_index}" if any(lines) else ""
         raise UsageError(f"no prompt{where} of {name}", hint="write one prompt a line")
     return chosen
@@ -98,7 +119,7 @@ def parse_prompt(raw: str) -> Prompt:
         except ValueError:
             continue
         if isinstance(tail, dict):
-            return Prompt(raw[: match.start()], _check_settings(tail, raw))
+            return Prompt(raw[: match.start()], _check_settings(tail, raw), raw)
     meant = _MEANT_AS_SETTINGS.search(raw)
     if meant:
         try:
@@ -108,7 +129,7 @@ def parse_prompt(raw: str) -> Prompt:
                 f"the settings at the end of the prompt are not valid JSON: {raw[meant.start() :]}",
                 hint=f'{error}\nthe form is: text{{"aes": 6.5, "camera": "pan left"}}',
             ) from None
-    return Prompt(raw)
+    return Prompt(raw, raw=raw)
 
 
 def _check_settings(given: Mapping[str, Any], raw: str) -> dict[str, Any]:
@@ -167,3 +188,10 @@ def split_segments(text: str) -> list[Segment]:
             raise UsageError(f"segment {start} follows segment {segments[-1].start} in the prompt {text!r}")
         segments.append(Segment(start, words.strip()))
     return segments
+
+
+def join_segments(segments: Sequence[Segment]) -> str:
+    """The prompt that `split_segments` splits into these, whose texts hold no `|`."""
+    if len(segments) == 1:
+        return segments[0].text
+    return "".join(f"|{segment.start}|{segment.text}" for segment in segments)
