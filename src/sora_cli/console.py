@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from .errors import SoraError
+from .redaction import redact
 
 Mode = Literal["human", "json", "quiet"]
 
@@ -88,11 +89,11 @@ class Console:
     def note(self, text: str) -> None:
         """Something worth knowing; on stderr, not in quiet mode."""
         if self.mode != "quiet":
-            self._say(text)
+            self._say(redact(text))
 
     def warn(self, text: str) -> None:
         """Something the user can act on; on stderr in every mode."""
-        self._say(f"warning: {text}")
+        self._say(f"warning: {redact(text)}")
 
     def error(self, error: SoraError) -> None:
         """Why it failed and what to do next; on stderr in every mode."""

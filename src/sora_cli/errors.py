@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .redaction import redact
+
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_MISSING = 3
@@ -18,9 +20,10 @@ class SoraError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str | None = None, exit_code: int = EXIT_FAILED) -> None:
+        message = redact(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint if hint is None else redact(hint)
         self.exit_code = exit_code
 
 

@@ -325,7 +325,13 @@ Camera = Annotated[
     ),
 ]
 
-Picture = Annotated[str, typer.Argument(help="picture (or video, whose first frame counts)", metavar="PICTURE")]
+Picture = Annotated[
+    str,
+    typer.Argument(
+        help="picture (or video, whose first frame counts): a file, an http(s) address, or - for standard input",
+        metavar="PICTURE",
+    ),
+]
 PicturePrompt = Annotated[str, typer.Argument(help="what happens in the video", metavar="PROMPT")]
 First = Annotated[
     str | None,
@@ -382,7 +388,9 @@ OverlapFrom = Annotated[
         default="latents",
     ),
 ]
-ExtendedVideo = Annotated[str, typer.Argument(help="video that goes on", metavar="VIDEO")]
+ExtendedVideo = Annotated[
+    str, typer.Argument(help="video that goes on: a file, an http(s) address, or - for standard input", metavar="VIDEO")
+]
 By = Annotated[
     str | None,
     setting(
@@ -414,7 +422,8 @@ References = Annotated[
     setting(
         "conditioning.references",
         "--reference",
-        "pictures and videos of each prompt, or of all; several separated by ;",
+        "pictures and videos of each prompt, or of all: files, http(s) addresses, - for standard input; several "
+        "separated by ;",
         "FILES",
     ),
 ]
@@ -430,6 +439,14 @@ MaskStrategy = Annotated[
 Align = Annotated[
     int | None,
     setting("conditioning.align", "--align", "latent frames to whose multiples a mask strategy is moved", "N"),
+]
+AllowPrivateUrls = Annotated[
+    bool,
+    typer.Option(
+        "--allow-private-urls",
+        help="fetch pictures and videos also from addresses that are not on the open internet",
+        rich_help_panel="Conditioning",
+    ),
 ]
 
 # Model

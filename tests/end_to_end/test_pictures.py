@@ -146,7 +146,7 @@ def test_what_cannot_be_extended(executable: Executable, pictures: list[np.ndarr
         (("short.mp4", "clouds", "-m", "nano"), "short.mp4 has 9 frames, fewer than the overlap of 17"),
         (("clouds.mp4", "clouds", "-m", "nano", "--overlap", "6"), "near it: 5 or 9"),
         (("clouds.mp4", "clouds", "-m", "nano", "--by", "60s"), "frames do not fit"),
-        (("absent.mp4", "clouds"), "there is no file absent.mp4"),
+        (("absent.mp4", "clouds"), "there is no picture or video absent.mp4"),
     ):
         failed = executable("extend", *more, "-o", "out.mp4", code=2)
         assert message in failed.stderr, failed.stderr

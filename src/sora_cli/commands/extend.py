@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -11,7 +10,7 @@ import typer
 from sora_cli import options as o
 from sora_cli.root import LightCommand
 
-from .generate import generate, make
+from .generate import generate, make, sources_of
 
 app = o.new_app()
 #: Options of `sora generate` for many prompts, for other ways to give pictures, or said otherwise here.
@@ -37,6 +36,8 @@ def extend(
 
     The whole video is written again with the new part, in its own size and rate unless another one is asked for.
     """
+    from sora_cli.conditioning.sources import check_standard_input
+    from sora_cli.config.schema import ConditioningSection
     from sora_cli.console import command_output
     from sora_cli.video.clips import size_and_rate
 
@@ -44,7 +45,9 @@ def extend(
         given = o.given_settings(ctx.params, [prompt])
         given.setdefault("conditioning", {})["extend"] = video
         shape = given.setdefault("shape", {})
-        size, rate = size_and_rate(Path(video))
+        check_standard_input(ConditioningSection(extend=video), given.get("prompt", {}).get("file"))
+        sources = sources_of(options)
+        size, rate = size_and_rate(sources(video).path)
         if not {"size", "resolution", "aspect_ratio"} & {name for name, value in shape.items() if value is not None}:
             shape["size"] = size
         shape["fps"] = rate if shape.get("fps") is None else shape["fps"]
@@ -53,4 +56,4 @@ def extend(
         if seconds:  # of the file, not the length that a name stands for at the model's rate
             shape.pop("duration")
             shape["frames"] = max(1, round(float(seconds[1]) * shape["fps"]))
-        make(given, options)
+        make(given, options, sources=sources)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from sora_cli import options as o
 from sora_cli.root import LightCommand
+
+if TYPE_CHECKING:
+    from sora_cli.conditioning.sources import Sources
 
 app = o.new_app()
 
@@ -71,6 +74,7 @@ def generate(
     references: o.References = None,
     mask_strategy: o.MaskStrategy = None,
     align: o.Align = None,
+    allow_private_urls: o.AllowPrivateUrls = False,
     model: o.Model = None,
     variant: o.Variant = None,
     model_options: o.ModelOptions = None,
@@ -114,8 +118,18 @@ def generate(
         make(o.given_settings(ctx.params, prompts), ctx.params)
 
 
-def make(given: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
-    """Make the clips of these settings. options: of `generate`, by the names of its parameters."""
+def sources_of(options: Mapping[str, Any]) -> Sources:
+    """Where the references of a run are found. options: of `generate`, by the names of its parameters."""
+    from sora_cli.conditioning.sources import Sources
+    from sora_cli.video.settings import find_settings
+
+    # What references were when the clip was made whose settings are used again.
+    made = find_settings(options["from_video"]) if options["from_video"] else None
+    return Sources(allow_private=options["allow_private_urls"], expected=(made or {}).get("sources"))
+
+
+def make(given: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any], *, sources: Sources | None = None) -> None:
+    """Make the clips of these settings. options: as above. sources: of the run, if some are known already."""
     from sora_cli.config.resolve import resolve_generate
     from sora_cli.plugin.manager import get_plugins
     from sora_cli.tasks.generate import run
@@ -130,4 +144,4 @@ def make(given: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> 
         options=options["model_options"] or (),
         plugins=get_plugins(),
     )
-    run(resolved, dry_run=options["dry_run"])
+    run(resolved, dry_run=options["dry_run"], sources=sources or sources_of(options))

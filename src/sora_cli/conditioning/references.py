@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sora_cli.errors import UsageError
-from sora_cli.training.run_folder import describe
 
 from .long_video import Segments, overlap_of
 from .mask_strategy import Group, Placement, parse_strategy, place
+from .sources import Sources
 
 if TYPE_CHECKING:
     from sora_cli.config.schema import ConditioningSection
@@ -113,8 +113,10 @@ def given_to(
     num_frames: int,
     fps: float,
     segments: Segments | None = None,
+    sources: Sources | None = None,
 ) -> Given:
     """What the clip of a prompt is given. settings: of the prompt's own JSON, which win. segments: None for one part.
+    sources: of the run.
 
     Raises UsageError for files that are not there, grammar errors, times outside the clip, two pictures at one place.
     """
@@ -138,14 +140,21 @@ def given_to(
     if texts and not groups:
         groups = (Group(),)  # the first frame, as a picture alone is meant
     count = len(texts)
-    files = _files([*texts, *(path for path, _ in named)])
+    sources = sources or Sources()
+    found = [sources(text) for text in (*texts, *(path for path, _ in named))]
     stills = tuple(Still(count + index, latent, part) for index, (_, (part, latent)) in enumerate(named))
-    said = ("", "") if conditioning.edit is not None else (";".join(texts), ";".join(map(str, groups)))
-    return Given(files, tuple(map(digest, files)), groups, stills, None, *said, conditioning.align)
+    said = (";".join(map(sources.said, texts)), ";".join(map(str, groups)))
+    said = ("", "") if conditioning.edit is not None else said
+    files, digests = (tuple(each.path for each in found), tuple(each.digest for each in found))
+    return Given(files, digests, groups, stills, None, *said, conditioning.align)
 
 
 def extension_of(
-    conditioning: ConditioningSection, vae: VAESpec, num_frames: int, accepted: Callable[[int], int]
+    conditioning: ConditioningSection,
+    vae: VAESpec,
+    num_frames: int,
+    accepted: Callable[[int], int],
+    sources: Sources | None = None,
 ) -> Extension | None:
     """How a video goes on by `num_frames`; None when none does. accepted: the least length from one that can be made.
 
@@ -160,8 +169,8 @@ def extension_of(
     sampled = num_frames + overlap
     if conditioning.backward:  # the end of the clip must be the end of a piece
         sampled = vae.leading_frames + -(-(sampled - vae.leading_frames) // piece) * piece
-    (file,) = _files([conditioning.extend])
-    return Extension(file, digest(file), overlap, num_frames, accepted(sampled), conditioning.backward)
+    video = (sources or Sources())(conditioning.extend)
+    return Extension(video.path, video.digest, overlap, num_frames, accepted(sampled), conditioning.backward)
 
 
 def _of_prompt(entries: Sequence[str], what: str, prompt: int, num_prompts: int) -> str | None:
@@ -202,19 +211,6 @@ def _named_stills(
         if places.count(where) > 1:
             raise UsageError(f"{path} and another picture are at frame {frame}, or too near to it")
     return found
-
-
-def _files(texts: Sequence[str]) -> tuple[Path, ...]:
-    paths = tuple(Path(text).expanduser() for text in texts)
-    for path in paths:
-        if not path.is_file():
-            raise UsageError(f"there is no picture or video {path}")
-    return paths
-
-
-def digest(path: Path) -> str:
-    """16 hex digits of a file's content."""
-    return str(describe(path)["blake2b"])[:16]
 
 
 def still_window(vae: VAESpec, num_frames: int, latent: int) -> tuple[int, int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..redaction import redact
+
 if TYPE_CHECKING:
     from .resolve import Resolved
     from .resolve_train import ResolvedTrain
@@ -52,11 +54,17 @@ def settings_of(config: GenerateConfig, *, prompt: str | None = None, seed: int 
 
 
 def resolved_table(resolved: Resolved | ResolvedTrain) -> list[dict[str, Any]]:
-    """One row for each setting: key, JSON-safe value, origin, in the order of the schema."""
+    """One row for each setting: key, JSON-safe value without the secrets of web addresses, origin, in schema order."""
     return [
-        {"key": key, "value": value, "origin": resolved.origins[key]}
+        {"key": key, "value": _shown(value), "origin": resolved.origins[key]}
         for key, value in leaves(resolved.config.model_dump(mode="json"))
     ]
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_shown(each) for each in value]
+    return redact(value) if isinstance(value, str) else value
 
 
 def leaves(nested: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

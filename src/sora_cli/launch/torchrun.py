@@ -96,15 +96,22 @@ def machines(hardware: ProcessesSection) -> SlurmNodes:
     return SlurmNodes(hardware.nnodes, hardware.node_rank, hardware.rdzv_endpoint)
 
 
-def run_processes(resolved: Resolved, *, num_batches: int, paths: Sequence[Path], done: Iterable[Path]) -> None:
+def run_processes(
+    resolved: Resolved,
+    *,
+    num_batches: int,
+    paths: Sequence[Path],
+    done: Iterable[Path],
+    references: Mapping[str, Any],
+) -> None:
     """Run on several processes, say what they say, and return when all clips are made.
 
-    num_batches, paths: of the plan; done: clips that are there already. Processes that share a clip are started once
-    more, with less at a time, when one runs out of memory: alone it cannot try again while the others wait for it.
-    Raises the SoraError of the first process that failed, after all have ended; after Ctrl-C or a termination signal
-    KeyboardInterrupt.
+    num_batches, paths: of the plan; done: clips that are there already; references: those that are found. Processes
+    that share a clip are started once more, with less at a time, when one runs out of memory: alone it cannot try again
+    while the others wait for it. Raises the SoraError of the first process that failed, after all have ended; after
+    Ctrl-C or a termination signal KeyboardInterrupt.
     """
-    content = run_file_content(resolved, num_batches, done)
+    content = {**run_file_content(resolved, num_batches, done), "references": references}
     order = [str(path) for path in paths]
     try:
         follow_run(resolved, content, order)

@@ -60,6 +60,7 @@ def work(run: dict[str, Any]) -> None:
 
 def make_share(run: dict[str, Any]) -> None:
     """Plan, join the team and make the clips that fall to it. run: what `torchrun.run_file_content` wrote."""
+    from sora_cli.conditioning.sources import Sources
     from sora_cli.config.resolve import Resolved
     from sora_cli.config.schema import GenerateConfig
     from sora_cli.plugin.manager import get_plugins
@@ -69,7 +70,7 @@ def make_share(run: dict[str, Any]) -> None:
 
     plugins = get_plugins()
     resolved = Resolved(GenerateConfig.model_validate(run["config"]), run["origins"])
-    plan = plan_generate(resolved, plugins, free_gib=run["free_gib"])
+    plan = plan_generate(resolved, plugins, free_gib=run["free_gib"], sources=Sources(known=run["references"]))
     team = join_team(run["device"], run["sequence"])
     from sora_cli.tasks.sampling import make_clips
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sora_cli.conditioning.sources import Sources
 from sora_cli.config.resolve import Resolved, resolved_table
 from sora_cli.console import get_console
 from sora_cli.launch.torchrun import launch_line, run_processes
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
-def run(resolved: Resolved, *, dry_run: bool = False) -> None:
+def run(resolved: Resolved, *, dry_run: bool = False, sources: Sources | None = None) -> None:
     """Make the clips of a resolved configuration and print each path when its file is complete.
+
+    sources: where references are found.
 
     Clips that are already there with the same settings are only printed. Raises SoraError; after Ctrl-C or a
     termination signal KeyboardInterrupt, with the sampled latents kept on disk for the next run.
@@ -34,7 +37,7 @@ def run(resolved: Resolved, *, dry_run: bool = False) -> None:
     # Idle worker threads that spin make a machine that is busy with other work ten times slower; sleeping ones cost
     # an idle machine little. Read once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    plan = plan_generate(resolved, plugins, need_weights=not dry_run)
+    plan = plan_generate(resolved, plugins, need_weights=not dry_run, sources=sources)
     states = {clip.path: output_state(clip.path, clip.settings_hash) for clip in plan.clips}
     for note in plan.notes:
         console.note(note)
@@ -57,8 +60,13 @@ def run(resolved: Resolved, *, dry_run: bool = False) -> None:
     done = frozenset(path for path, state in states.items() if state == "done")
     with _terminate_as_interrupt():
         if launch_line(resolved, Path("run.json")) is not None:
-            resolved = replace(resolved, config=plan.config)
-            run_processes(resolved, num_batches=len(plan.batches), paths=[clip.path for clip in plan.clips], done=done)
+            run_processes(
+                replace(resolved, config=plan.config),
+                num_batches=len(plan.batches),
+                paths=[clip.path for clip in plan.clips],
+                done=done,
+                references=plan.sources.record(),
+            )
             return
         # Heavy imports start here.
         from .sampling import make_clips

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sora_cli.conditioning.mask_strategy import frame_mask
 from sora_cli.conditioning.references import Extension, Still, still_window
+from sora_cli.console import get_console
 from sora_cli.errors import MissingError, SoraError, UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class GivenLatents:
         self.plan, self.parts = plan, parts
         self._known: dict[tuple[Path, Still | int], Tensor] = {}
         self._overlaps: dict[Path, Tensor] = {}
+        self._said: set[Path] = set()
 
     def into(
         self, noise: Tensor, clips: Sequence[Clip], part: int = 0, before: Tensor | None = None
@@ -58,7 +60,10 @@ class GivenLatents:
         groups = [group for group in clip.given.groups if group.loop == part]
         named = {group.reference for group in groups if 0 <= group.reference < len(files)}
         vae = self.plan.components.vae
-        lengths = [vae.latent_frames(count_frames(path)) if index in named else 0 for index, path in enumerate(files)]
+        fps = float(self.plan.shape.fps)
+        lengths = [
+            vae.latent_frames(count_frames(path, fps)) if index in named else 0 for index, path in enumerate(files)
+        ]
         placements = [
             each for each in clip.given.placements(frames, lengths, part) if each.edit_ratio < 1
         ]  # 1 is noise
@@ -83,6 +88,7 @@ class GivenLatents:
     def _overlap(self, extension: Extension) -> Tensor:
         """(C, T, h, w) of the frames of a video that its continuation is made from."""
         if extension.file not in self._overlaps:
+            self._say_changes(extension.file)
             frames = list(source_frames(self.plan, extension, only_overlap=True))
             pixels = torch.cat(frames, dim=2)
             continues = {"continues": True} if extension.is_backward and self.plan.components.vae.leading_frames else {}
@@ -93,6 +99,8 @@ class GivenLatents:
         """(C, 1, h, w) of a picture at a place, or (C, T, h, w) of at least so many latent frames of a reference."""
         key = (path, still)
         if key not in self._known:
+            if not isinstance(still, Still):
+                self._say_changes(path)
             self._known[key] = self._encode(path, still)
         return self._known[key]
 
@@ -108,7 +116,15 @@ class GivenLatents:
         whole = needed  # up to the end of its piece, which is coded together
         if vae.piece_frames:
             whole = vae.leading_frames + -(-(needed - vae.leading_frames) // vae.piece_frames) * vae.piece_frames
-        return self.coded(load_reference(path, fitted_to(plan), max(needed, whole)))
+        return self.coded(load_reference(path, fitted_to(plan), max(needed, whole), float(plan.shape.fps)))
+
+    def _say_changes(self, path: Path) -> None:
+        from sora_cli.video.clips import changes_in_clip
+
+        if path not in self._said:
+            self._said.add(path)
+            for note in changes_in_clip(path, float(self.plan.shape.fps)):
+                get_console().note(note)
 
     def coded(self, pixels: Tensor, **options: Any) -> Tensor:
         """The mean latents (C, T, h, w) of (1, 3, T, H, W)."""
@@ -133,7 +149,8 @@ def source_frames(
     """
     from sora_cli.video.clips import open_clip
 
-    with open_clip(extension.file, size="{}x{}".format(*(size or fitted_to(plan)))) as video:
+    fitted = "{}x{}".format(*(size or fitted_to(plan)))
+    with open_clip(extension.file, size=fitted, clip_fps=float(plan.shape.fps)) as video:
         if video.num_frames < extension.overlap:
             raise UsageError(
                 f"{extension.file} has {video.num_frames} frames, fewer than the overlap of {extension.overlap}",
@@ -152,31 +169,33 @@ def fitted_to(plan: GeneratePlan) -> tuple[int, int]:
     return shape.asked_height, shape.asked_width
 
 
-def count_frames(path: Path) -> int:
-    """Frames of a picture or a video. Raises SoraError."""
+def count_frames(path: Path, fps: float) -> int:
+    """Frames of a picture, or of a video in a clip with `fps`. Raises SoraError."""
     from sora_cli.video.clips import open_clip
 
-    with open_clip(path) as clip:
+    with open_clip(path, clip_fps=fps) as clip:
         return clip.num_frames
 
 
-def load_reference(path: Path, size: tuple[int, int], most: int) -> Tensor:
-    """A picture or the first frames of a video, resized to cover (height, width) and cropped.
+def load_reference(path: Path, size: tuple[int, int], most: int, fps: float | None = None) -> Tensor:
+    """A picture or the first frames of a video in a clip with `fps`, resized to cover (height, width) and cropped.
 
-    Returns (1, 3, T, H, W) in [-1, 1].
+    fps: None for the place of a single picture, where an animation is one too. Returns (1, 3, T, H, W) in [-1, 1].
 
     Pictures are resized as 8-bit values, bicubic; videos bilinear (generation.md section 9). Raises SoraError.
     """
-    from sora_cli.training.clip_reader import READERS, BadClipError, read_image
-    from sora_cli.training.table import is_image
+    from sora_cli.training.clip_reader import BadClipError
     from sora_cli.training.transforms import TRANSFORMS
+    from sora_cli.video.clips import chosen_frames
+    from sora_cli.video.pictures import open_pixels
 
     for_video, for_image = TRANSFORMS["resize_crop"]
     try:
-        if is_image(path):
-            return for_image(read_image(path), size)[:, None][None]
-        with READERS["pyav"](path) as video:
-            frames = [for_video(frame[None], size)[0] for frame in video.stream(range(min(most, video.num_frames)))]
+        with open_pixels(path, first_only=fps is None) as source:
+            if isinstance(source, Tensor):
+                return for_image(source, size)[:, None][None]
+            numbers = chosen_frames(source, fps) if fps is not None else list(range(source.num_frames))
+            frames = [for_video(frame[None], size)[0] for frame in source.stream(numbers[:most])] if numbers else []
     except BadClipError as error:
         raise SoraError(f"{path}: {error}", hint="give a picture or a video that can be played") from error
     if not frames:

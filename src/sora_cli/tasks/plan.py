@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sora_cli import version
 from sora_cli.conditioning.long_video import Segments, notes_on, segments_of
 from sora_cli.conditioning.references import Extension, Given, extension_of, given_to
+from sora_cli.conditioning.sources import Sources, check_standard_input
 from sora_cli.config.schema import GenerateConfig
 from sora_cli.config.settings import settings_of
 from sora_cli.errors import MissingError, UsageError
@@ -118,6 +119,7 @@ class GeneratePlan:
     memory: MemoryPlan
     segments: Segments
     extension: Extension | None
+    sources: Sources
     clips: tuple[Clip, ...]
     notes: tuple[str, ...]
 
@@ -139,26 +141,37 @@ class GeneratePlan:
 
 
 def plan_generate(
-    resolved: Resolved, plugins: Plugins, *, need_weights: bool = True, free_gib: float | None = None
+    resolved: Resolved,
+    plugins: Plugins,
+    *,
+    need_weights: bool = True,
+    free_gib: float | None = None,
+    sources: Sources | None = None,
 ) -> GeneratePlan:
-    """Work out a run of `sora generate`. Reads the prompt file and looks for weights, writes nothing.
+    """Work out a run of `sora generate`. Reads the prompt file and looks for weights and references, writes nothing
+    but what it fetches.
 
     need_weights: False lets weights be absent and asks no language model (for a dry run). free_gib: free memory of a
-    GPU, asked of the driver when it is not given. Raises SoraError for all that can be wrong at this point: prompts,
-    sizes, options, names, missing weights.
+    GPU, asked of the driver when it is not given. sources: where references are found; those that are known need not be
+    fetched. Raises SoraError for all that can be wrong at this point: prompts, sizes, options, names, missing weights,
+    references.
     """
-    config = resolved.config
+    config, sources = resolved.config, sources or Sources()
+    check_standard_input(config.conditioning, config.prompt.file)
     components = find_components(config, plugins)
     constraints = components.model.constraints
     if config.model.weights is not None:  # other weights may have learned other sizes
         constraints = replace(constraints, sampled_area=None)
     shape = resolve_shape(config.shape, constraints, config.shape.fps or DEFAULT_FPS)
     prompts, notes = _prompts(config)
+    of_prompts = [prompt.settings.get("reference_path") or "" for prompt in prompts]
+    check_standard_input(config.conditioning, config.prompt.file, of_prompts)
     extension = extension_of(
         config.conditioning,
         components.vae,
         shape.num_frames,
         functools.partial(accepted_from, constraints=constraints),
+        sources,
     )
     if extension is not None:
         shape = replace(shape, num_frames=extension.sampled)
@@ -209,6 +222,7 @@ def plan_generate(
         clips=(),
         segments=segments,
         extension=extension,
+        sources=sources,
         notes=(*resolved.notes, *shape.notes, *notes),
     )
     givens = [_given(plan, prompt, index, len(prompts)) for index, prompt in enumerate(prompts)]
@@ -373,6 +387,7 @@ def _given(plan: GeneratePlan, prompt: Prompt, index: int, count: int) -> Given:
         num_frames=plan.shape.num_frames,
         fps=float(plan.shape.save_fps),
         segments=plan.segments,
+        sources=plan.sources,
     )
     given = replace(given, extension=plan.extension)
     if plan.segments.count > 1 and "i2v" not in plan.components.model.tasks:
@@ -418,6 +433,7 @@ def _clip(plan: GeneratePlan, prompt: Prompt, given: Given, seed: int, path: Pat
     conditioning = config.conditioning.model_copy(
         update={
             **{key: prompt.settings[key] for key in Scores._fields if key in prompt.settings},
+            **plan.sources.conditioning_as_said(config.conditioning),
             # Of this clip alone, so that it can be made again by itself.
             "references": (given.reference_text,) if given.reference_text else (),
             "mask_strategy": (given.strategy_text,) if given.strategy_text else (),
@@ -436,6 +452,7 @@ def _clip(plan: GeneratePlan, prompt: Prompt, given: Given, seed: int, path: Pat
         "sora": version(),
         "prompt": prompt.text,
         **made_from,
+        **({"sources": plan.sources.digests(given.read)} if given else {}),
         # The configuration that makes this one clip again, as `--from` reads it.
         "config": settings_of(config.model_copy(update=own), prompt=prompt.text, seed=seed),
     }

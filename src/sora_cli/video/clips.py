@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from sora_cli.console import get_console
 from sora_cli.errors import SoraError, UsageError
 
+from .pictures import Animation, open_pixels
 from .shapes import parse_size
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 #: How far apart the times between frames may be, as a share of their mean, before the rate counts as variable.
 VARIABLE = 0.25
+#: How far apart two rates may be, as a share, before it is said.
+SAME_RATE = 0.01
 
 
 @dataclass(frozen=True)
@@ -87,30 +90,38 @@ class ClipFile:
 
 @contextlib.contextmanager
 def open_clip(
-    path: Path, *, size: str | None = None, frames: int | None = None, fps: float | None = None, multiple: int = 1
+    path: Path,
+    *,
+    size: str | None = None,
+    frames: int | None = None,
+    fps: float | None = None,
+    clip_fps: float | None = None,
+    multiple: int = 1,
 ) -> Iterator[ClipFile]:
     """Open a video or picture. size: HEIGHTxWIDTH to resize and crop to; frames: only the first so many; fps: take
-    frames at this constant rate; multiple: without a size, sides are cropped to multiples of it, around the centre.
+    frames at this constant rate; clip_fps: so where the file's own rate is not constant; multiple: without a size,
+    sides are cropped to multiples of it, around the centre.
 
     Raises SoraError for files that cannot be read or hold no video, UsageError for sizes that do not fit.
     """
-    from sora_cli.training.clip_reader import READERS, UNKNOWN_FPS, BadClipError, read_image
-    from sora_cli.training.table import is_image
+    from sora_cli.training.clip_reader import UNKNOWN_FPS, BadClipError
 
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     with contextlib.ExitStack() as stack:
         try:
-            if is_image(path):
-                picture = read_image(path)[0]
-                video, numbers, rate = None, [0], UNKNOWN_FPS
+            opened = stack.enter_context(open_pixels(path))
+            if isinstance(opened, Tensor):
+                picture, video, numbers, rate = opened, None, [0], UNKNOWN_FPS
                 height, width = picture.shape[1:]
             else:
-                picture, opened = None, stack.enter_context(READERS["pyav"](path))
                 if not opened.num_frames:
                     raise BadClipError("it has no frames")
-                video, rate = opened, opened.fps
-                numbers, rate = _numbers(opened, fps, path)
+                picture, video = None, opened
+                if clip_fps is not None:
+                    numbers, rate = chosen_frames(opened, clip_fps), opened.fps
+                else:
+                    numbers, rate = _numbers(opened, fps, path)
                 height, width = next(iter(opened.stream([0]))).shape[1:]
         except BadClipError as error:
             raise SoraError(f"{path}: {error}", hint="`sora vae` reads videos and pictures") from error
@@ -119,29 +130,46 @@ def open_clip(
         yield ClipFile(path, len(numbers), rate, *kept, video, picture, numbers, (height, width), size is not None)
 
 
-def _numbers(video: Any, fps: float | None, path: Path) -> tuple[list[int], float]:
+def _numbers(video: Video, fps: float | None, path: Path) -> tuple[list[int], float]:
     """The frames to take, and their rate."""
-    times: list[float] | None = video.seconds()
     if fps is None:
-        if times is not None and _is_variable(times):
+        if is_variable(video):
             get_console().warn(
                 f"{path} has a variable frame rate; its frames are taken as they come, --fps N makes it constant"
             )
         return list(range(video.num_frames)), video.fps
+    return _by_time(video, fps), fps
+
+
+def chosen_frames(video: Video, fps: float) -> list[int]:
+    """The frames of a video that is part of a clip with `fps`: all as they come, so that its seconds become longer or
+    shorter where its own constant rate is another; by time where it has no constant rate, and of animations."""
+    if isinstance(video, Animation) or is_variable(video):
+        return _by_time(video, fps)
+    return list(range(video.num_frames))
+
+
+def _by_time(video: Video, fps: float) -> list[int]:
+    """The frame that is shown in the middle of each frame of a clip at a constant rate."""
+    times = video.seconds()
     if times is None:  # without times frames are as far apart as the file's rate says
         times = [number / video.fps for number in range(video.num_frames)]
-    count = max(1, round((times[-1] - times[0] + 1.0 / video.fps) * fps))
+    end = video.end if isinstance(video, Animation) else times[-1] + 1.0 / video.fps
+    count = max(1, round((end - times[0]) * fps))
     numbers, place = [], 0
     for index in range(count):
-        # The frame that is on the screen in the middle of the new one.
         moment = times[0] + (index + 0.5) / fps
         while place + 1 < len(times) and times[place + 1] <= moment:
             place += 1
         numbers.append(place)
-    return numbers, fps
+    return numbers
 
 
-def _is_variable(times: Sequence[float]) -> bool:
+def is_variable(video: Video) -> bool:
+    """Whether the frames of a video are clearly not equally far apart."""
+    times = video.seconds()
+    if times is None:
+        return False
     gaps = [after - before for before, after in itertools.pairwise(times)]
     if len(gaps) < 2:
         return False
@@ -170,6 +198,38 @@ def _kept_size(path: Path, height: int, width: int, size: str | None, multiple: 
 
 
 def size_and_rate(path: Path) -> tuple[str, float]:
-    """HEIGHTxWIDTH of a video, rounded down to multiples of 8, and its frames per second. Raises SoraError."""
-    with open_clip(path) as video:
+    """HEIGHTxWIDTH of a video, rounded down to multiples of 8, and its frames per second, the mean where they vary.
+
+    Raises SoraError.
+    """
+    with open_clip(path, clip_fps=1.0) as video:  # the frames are not looked at
         return f"{video.height // 8 * 8}x{video.width // 8 * 8}", video.fps
+
+
+def changes_in_clip(path: Path, fps: float) -> list[str]:
+    """What does not stay as it is of a video that is part of a clip with `fps`, for people: its rate and its sound.
+
+    Raises SoraError.
+    """
+    import av
+
+    from sora_cli.training.clip_reader import BadClipError
+
+    notes = []
+    try:
+        with open_pixels(path) as video:
+            if isinstance(video, Tensor):
+                return []
+            if isinstance(video, Animation) or is_variable(video):
+                kind = "is an animation" if isinstance(video, Animation) else "has a variable frame rate"
+                notes.append(f"{path} {kind}; its frames are taken by time, {fps:.4g} a second")
+            elif abs(video.fps - fps) > SAME_RATE * fps:
+                rates = f"{video.fps:.4g} frames a second, and the clip {fps:.4g}"
+                notes.append(f"{path} has {rates}; its frames are taken as they come")
+            if not isinstance(video, Animation):
+                with av.open(f"file:{path}") as container:
+                    if container.streams.audio:
+                        notes.append(f"{path} has sound; the clip has none")
+    except BadClipError as error:
+        raise SoraError(f"{path}: {error}", hint="the file may be damaged; re-encode it") from error
+    return notes
