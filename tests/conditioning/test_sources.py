@@ -9,8 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from media import greys, save_video
-from PIL import Image
+from media import greys, picture, save_video
 from web_server import Page, Web, serve_pages
 
 from sora_cli.conditioning import sources as module
@@ -22,12 +21,6 @@ from sora_cli.errors import SoraError, UsageError
 from sora_cli.plugin.manager import get_plugins
 from sora_cli.redaction import redact
 from sora_cli.weights.fetch import cache_folder
-
-
-def picture(colour: str) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (16, 16), colour).save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.fixture

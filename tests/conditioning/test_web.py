@@ -132,6 +132,10 @@ def test_where_redirects_may_not_lead(web: Web) -> None:
 
 def test_what_servers_refuse(web: Web) -> None:
     assert "404 Not Found" in failure(f"{web.url}/absent.png")
+    web.pages["/locked"] = Page(status=403)
+    with pytest.raises(SoraError) as caught:
+        get(f"{web.url}/locked")
+    assert "not stored with clips" in (caught.value.hint or "")
     web.pages["/odd"] = Page(status=599)
     assert failure(f"{web.url}/odd").endswith("599")
 
@@ -144,7 +148,7 @@ def test_who_is_not_there() -> None:
     def unknown(host: str, port: int) -> list[str]:
         raise OSError("Name or service not known")
 
-    assert "there is no server nowhere.example" in failure("http://nowhere.example/a", resolver=unknown)
+    assert "the name nowhere.example is not known" in failure("http://nowhere.example/a", resolver=unknown)
 
 
 def test_a_server_that_hangs(web: Web) -> None:

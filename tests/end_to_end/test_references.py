@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 from collections.abc import Iterator
@@ -10,17 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from executable import Executable, frames_of
-from media import greys, save_video
-from PIL import Image
+from media import greys, picture, save_video
 from web_server import Page, Web, serve_pages
 
 NANO = ("-m", "nano", "--steps", "1", "--size", "96x128", "--frames", "9")
-
-
-def picture(colour: str) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (128, 96), colour).save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.fixture

@@ -1,13 +1,22 @@
-"""Videos made for tests."""
+"""Pictures and videos made for tests."""
 
 from __future__ import annotations
 
+import io
 import struct
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image
+
+
+def picture(colour: str) -> bytes:
+    """A PNG file of one colour."""
+    file = io.BytesIO()
+    Image.new("RGB", (128, 96), colour).save(file, "PNG")
+    return file.getvalue()
 
 
 def save_video(path: Path, frames: list[np.ndarray], times: list[int] | None = None, *, sound: bool = False,

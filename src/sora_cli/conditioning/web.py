@@ -30,6 +30,7 @@ PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
 #: Of a path and a query; other letters are escaped.
 AS_IT_IS = "/?%:@!$&'()*+,;=~"
+CREDENTIALS = "user names, passwords and tokens in addresses are not stored with clips; give the whole address again"
 BLOCK_BYTES = 1 << 18
 #: IPv6 addresses through which a translator reaches the IPv4 address in their last 32 bits (RFC 6052).
 TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
@@ -113,7 +114,10 @@ def fetch(
                 return None
             if got.status != 200:
                 words = {each.value: each.phrase for each in HTTPStatus}.get(got.status, "")
-                raise SoraError(f"{place.shown} cannot be fetched: the server says {got.status} {words}".rstrip())
+                raise SoraError(
+                    f"{place.shown} cannot be fetched: the server says {got.status} {words}".rstrip(),
+                    hint=CREDENTIALS if got.status in (401, 403) else None,
+                )
             _receive(got, file, place, limits)
             if time.monotonic() >= deadline:  # without a length, being cut off looks like the end
                 raise TimeoutError
@@ -172,7 +176,9 @@ def _answer(
     try:
         addresses = resolver(place.host, place.port)
     except (OSError, UnicodeError) as error:
-        raise SoraError(f"{place.shown} cannot be fetched: there is no server {place.host}") from error
+        raise SoraError(
+            f"{place.shown} cannot be fetched: the name {place.host} is not known, or there is no network"
+        ) from error
     private = [] if allow_private else [each for each in addresses if not is_public(each)]
     if private:
         raise UsageError(
