@@ -33,7 +33,7 @@ def passed(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         calls.flags, calls.rest = flags, rest
         return "resolved"
 
-    def run(resolved: Any, *, dry_run: bool) -> None:
+    def run(resolved: Any, *, dry_run: bool, sources: Any) -> None:
         assert resolved == "resolved"
         calls.dry_run = dry_run
 
