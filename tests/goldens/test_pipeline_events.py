@@ -74,7 +74,7 @@ def stand_ins(install_plugin, monkeypatch):
     module = importlib.import_module(install_plugin("stand-ins", (HERE / "stand_ins.py").read_text()))
     save_file({"weight": torch.zeros(1)}, "stand_in.safetensors")
 
-    def load_reference(path, size, most):
+    def load_reference(path, size, most, fps=None):
         frames = min(most, module.LENGTHS.get(path.name, 1))
         module.EVENTS.append({"event": "load_reference", "path": path.name, "size": list(size), "frames": frames})
         return torch.full((1, 1, frames, *size), float(module.number_of(path.name))).expand(-1, 3, -1, -1, -1)
@@ -103,7 +103,8 @@ def stand_ins(install_plugin, monkeypatch):
         lambda path, image, settings: saved(path, None, image[None, ::40, ::40, 0].reshape(1, -1)),
     )
     monkeypatch.setattr("sora_cli.tasks.given.load_reference", load_reference)
-    monkeypatch.setattr("sora_cli.tasks.given.count_frames", lambda path: module.LENGTHS.get(path.name, 1))
+    monkeypatch.setattr("sora_cli.tasks.given.count_frames", lambda path, fps: module.LENGTHS.get(path.name, 1))
+    monkeypatch.setattr("sora_cli.video.clips.changes_in_clip", lambda path, fps: [])
     return module
 
 
