@@ -343,7 +343,7 @@ Last = Annotated[
 ]
 Keyframes = Annotated[
     list[str] | None,
-    setting("conditioning.keyframes", "--keyframe", "picture at a time, repeatable", "PICTURE@2.5s"),
+    setting("conditioning.keyframes", "--keyframe", "picture at a time, repeatable", "IMAGE@2.5s"),
 ]
 Extend = Annotated[
     str | None,
