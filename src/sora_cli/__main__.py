@@ -27,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .debug import enable_debug, is_debug
 
     enable_debug(False)
+    # Idle worker threads that spin make a machine that is busy with other work ten times slower; sleeping ones cost an
+    # idle machine little. Read once, when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _open_closed_streams()
     try:
         code = _run(arguments)

@@ -82,7 +82,7 @@ def given_settings(parameters: Mapping[str, Any], prompts: Sequence[str] | None)
             raise UsageError("- reads all prompts from standard input", hint="give - alone, or the prompts themselves")
         flags["prompt"] = {"file": "-"} if prompts[0] == "-" else {"prompts": tuple(prompts)}
     for parameter, value in parameters.items():
-        if parameter in _KEYS and value is not None:
+        if parameter in _KEYS and value not in (None, (None, None)):  # the latter of an option with two values
             section, key = _KEYS[parameter].split(".")
             flags.setdefault(section, {})[key] = value
     return flags
@@ -386,6 +386,24 @@ OverlapFrom = Annotated[
         "what a segment goes on from: sampled latents, or decoded frames that are encoded again",
         "NAME",
         default="latents",
+    ),
+]
+Connect = Annotated[
+    tuple[str, str] | None,
+    setting(
+        "conditioning.connect",
+        "--connect",
+        "two pictures or videos; the clip leads from the end of the first to the beginning of the second",
+        "A B",
+    ),
+]
+Seamless = Annotated[
+    bool | None,
+    setting(
+        "conditioning.seamless",
+        "--seamless",
+        "the end of the clip meets its beginning, to be played in a loop",
+        default="no",
     ),
 ]
 ExtendedVideo = Annotated[

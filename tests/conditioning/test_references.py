@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from sora_cli.conditioning.mask_strategy import parse_strategy
 from sora_cli.conditioning.references import Given, Still, extension_of, given_to, still_window
+from sora_cli.conditioning.sources import Sources
 from sora_cli.config.schema import ConditioningSection
 from sora_cli.errors import UsageError
 from sora_cli.plugin.manager import get_plugins
@@ -18,8 +21,6 @@ def vaes():
 
 @pytest.fixture
 def pictures():
-    from pathlib import Path
-
     for name in ("a.png", "b.png", "c@1.png"):
         Path(name).write_bytes(name.encode())
 
@@ -115,6 +116,87 @@ def test_a_video_goes_on(vaes, pictures, name, backward, overlap, sampled):
     assert (found.overlap, found.sampled, found.new) == (overlap, sampled, 24)
     assert found.start == (sampled - overlap - 24 if backward else overlap)
     assert extension_of(ConditioningSection(), vaes[name], 24, lambda frames: frames) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "overlaps", "sampled", "new"),
+    [
+        ("nano", (17, 16), 1 + 56, 24),
+        ("opensora-vae-v1.2", (17, 17), 68, 34),
+        ("sd-vae-ft-ema", (4, 4), 32, 24),
+    ],
+)
+def test_between_two_videos(vaes, pictures, name, overlaps, sampled, new):
+    """The second video starts where a piece of the autoencoder does."""
+    Path("a.mp4").write_bytes(b"a")
+    Path("b.mp4").write_bytes(b"b")
+    found = extension_of(ConditioningSection(connect=("a.mp4", "b.mp4")), vaes[name], 24, lambda frames: frames)
+    assert tuple(video.overlap for video in found.videos) == overlaps
+    assert [video.is_backward for video in found.videos] == [False, True]
+    assert (found.sampled, found.new, found.start) == (sampled, new, overlaps[0])
+    record = Given(extension=found).record()["given"]
+    assert record["extension"]["digest"] != record["then"]["digest"]
+
+
+def test_between_pictures_and_videos(vaes, pictures):
+    vae = vaes["nano"]
+    Path("b.mp4").write_bytes(b"b")
+    assert extension_of(ConditioningSection(connect=("a.png", "b.png")), vae, 24, lambda frames: frames) is None
+    assert given(vae, connect=("a.png", "b.png")) == given(vae, first="a.png", last="b.png")
+    to_video = extension_of(ConditioningSection(connect=("a.png", "b.mp4")), vae, 24, lambda frames: frames)
+    assert (to_video.is_backward, to_video.start, to_video.new, to_video.sampled) == (True, 0, 25, 41)
+    assert given(vae, connect=("a.png", "b.mp4")).stills == (Still(0, 0),)
+    to_picture = extension_of(ConditioningSection(connect=("b.mp4", "a.png")), vae, 24, lambda frames: frames)
+    assert (to_picture.is_backward, to_picture.start, to_picture.new) == (False, 17, 24)
+    assert given(vae, connect=("b.mp4", "a.png"), num_frames=41).stills == (Still(0, 10),), "on the last frame"
+
+
+def test_an_overlap_is_for_both_videos(vaes, pictures):
+    Path("a.mp4").write_bytes(b"a")
+    section = ConditioningSection(connect=("a.mp4", "a.mp4"), overlap=9)
+    found = extension_of(section, vaes["nano"], 24, lambda frames: frames)
+    assert [video.overlap for video in found.videos] == [9, 8], "as many pieces; the first also has a frame alone"
+    with pytest.raises(UsageError, match="not whole pieces"):
+        extension_of(section.model_copy(update={"overlap": 10}), vaes["nano"], 24, lambda frames: frames)
+    with pytest.raises(UsageError, match="--connect takes no other pictures or videos, and last is given"):
+        extension_of(section.model_copy(update={"last": "a.png"}), vaes["nano"], 24, lambda frames: frames)
+
+
+def test_the_first_frame_is_kept(vaes, pictures):
+    vae = vaes["nano"]
+    assert given(vae, first="a.png").keeps_first(14)
+    assert not given(vae, last="a.png").keeps_first(14)
+    for strategy, kept in (("0", True), ("0,0,0,-14,2", True), ("0,0,0,0,3,0.5", False), ("0,0,0,1", False)):
+        found = given(vae, references=("a.png",), mask_strategy=(strategy,))
+        assert found.keeps_first(14) is kept, strategy
+
+
+def test_paths_that_are_found_from_any_folder(pictures):
+    section = ConditioningSection(first="a.png", keyframes=("~/k.png@1s",), connect=("a.mp4", "/b.mp4"), edit="-")
+    found, here = Sources().conditioning_as_said(section), Path.cwd()
+    assert found == {
+        "first": f"{here}/a.png",
+        "edit": "-",
+        "keyframes": (f"{Path.home()}/k.png@1s",),
+        "connect": (f"{here}/a.mp4", "/b.mp4"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "what"),
+    [
+        ("0;0,1,x,-1", 6, "reference start 'x' is no number"),
+        ("0; 0,1,0,,1", 9, "target start is empty"),
+        ("0,0,0,0,1,1.5", 10, "edit ratio 1.5 is not between 0 and 1"),
+        ("0,0,0,0,1,0.5,3", 14, "7 fields instead of at most 6"),
+        ("0;", 2, "loop is empty"),
+    ],
+)
+def test_grammar_errors_show_the_place(text, column, what):
+    with pytest.raises(UsageError) as caught:
+        parse_strategy(text)
+    assert what in caught.value.message
+    assert caught.value.hint.splitlines()[:2] == [text, " " * column + "^"]
 
 
 def test_places_outside_are_refused(vaes, pictures):

@@ -56,6 +56,35 @@ def test_every_level_of_precedence(resolve, with_presets, tmp_path):
         assert (resolved.config.sampling.steps, resolved.origins["sampling.steps"]) == (steps, origin)
 
 
+def test_a_given_video_brings_its_size_and_rate(resolve, with_presets):
+    with_presets({"models/tiny.yaml": "shape: {resolution: 240p, fps: 8, save_fps: 4}\n"})
+    asked = []
+
+    def video_shape(path):
+        asked.append(path)
+        return None if path.endswith(".png") else ("64x96", 30.0)
+
+    def shape_of(conditioning, *, shape=None, **more):
+        return resolve({"conditioning": conditioning, "shape": shape or {}}, video_shape=video_shape, **more)
+
+    for conditioning in ({"extend": "a.mp4"}, {"connect": ("a.png", "a.mp4")}):
+        found = shape_of(conditioning)
+        kept = found.config.shape
+        assert (kept.size, kept.resolution, kept.fps, kept.save_fps) == ("64x96", None, 30.0, None)
+        assert found.origins["shape.fps"] == "the video a.mp4"
+    edited = shape_of({"edit": "a.mp4"}).config.shape
+    assert (edited.size, edited.resolution, edited.fps) == (None, "240p", 30.0)
+    asked.clear()
+    stronger = shape_of({"extend": "a.mp4"}, shape={"resolution": "144p", "fps": 12}).config.shape
+    assert (stronger.size, stronger.resolution, stronger.fps) == (None, "144p", 12)
+    weaker = shape_of({"extend": "a.mp4"}, project="shape: {fps: 6, resolution: 144p}").config.shape
+    assert (weaker.size, weaker.resolution, weaker.fps) == ("64x96", None, 30.0)
+    assert shape_of({"connect": ("a.png", "b.png")}).config.shape.resolution == "144p", "from sora.yaml"
+    stored = {"conditioning": {"extend": "a.mp4"}, "shape": {"size": "128x128", "fps": 20}}
+    again = resolve({}, from_settings=stored, video_shape=video_shape).config.shape
+    assert (again.size, again.fps) == ("128x128", 20.0), "as the clip was made"
+
+
 def test_defaults_of_specs_and_built_in(resolve):
     resolved = resolve()
     assert resolved.config.model.name == "tiny"

@@ -87,6 +87,18 @@ def test_parts_of_a_causal_autoencoder_meet_without_a_trace(nano):
     assert np.abs(alone[0].astype(int) - whole[52]).max() > 1, "and at its start it does"
 
 
+def test_a_loop_is_decoded_as_it_is_played_again(nano):
+    """What is before its beginning is its end: played twice, both times are the same."""
+    spec, vae = nano
+    latents = random_latents(13, 0)
+    found = decoded(Continuation(*run_of(spec, vae, Segments(1, 48, 48)), lead=1), latents, 0)
+    ring = latents[:, 1:]
+    twice = torch.cat([ring, ring], dim=1)
+    whole = np.concatenate([to_frames(piece[0]) for piece in vae.decode(twice[None], 1 + 23 * 4)])
+    assert found.shape == (48, 32, 48, 3)
+    assert np.abs(found.astype(int) - whole[-48:]).max() <= 1, "no more than rounding"
+
+
 def test_what_goes_on_is_what_was_sampled(nano):
     spec, vae = nano
     segments = Segments(3, 51, 49, 17, 5)

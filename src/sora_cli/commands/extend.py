@@ -17,6 +17,7 @@ app = o.new_app()
 NOT_HERE = (
     *("prompts", "prompt_file", "start_index", "end_index", "duration", "frames"),
     *("first_picture", "last_picture", "keyframes", "edit", "strength", "extend"),
+    *("connect", "seamless"),
     *("references", "mask_strategy", "align"),
 )
 
@@ -44,16 +45,12 @@ def extend(
     with command_output(json=options["as_json"], quiet=options["quiet"]):
         given = o.given_settings(ctx.params, [prompt])
         given.setdefault("conditioning", {})["extend"] = video
-        shape = given.setdefault("shape", {})
         check_standard_input(ConditioningSection(extend=video), given.get("prompt", {}).get("file"))
         sources = sources_of(options)
-        size, rate = size_and_rate(sources(video).path)
-        if not {"size", "resolution", "aspect_ratio"} & {name for name, value in shape.items() if value is not None}:
-            shape["size"] = size
-        shape["fps"] = rate if shape.get("fps") is None else shape["fps"]
-        shape["save_fps"] = shape["fps"] if shape.get("save_fps") is None else shape["save_fps"]
         seconds = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)s", by or "")
         if seconds:  # of the file, not the length that a name stands for at the model's rate
+            shape = given["shape"]
             shape.pop("duration")
-            shape["frames"] = max(1, round(float(seconds[1]) * shape["fps"]))
+            rate = shape.get("fps") or size_and_rate(sources(video).path)[1]
+            shape["frames"] = max(1, round(float(seconds[1]) * rate))
         make(given, options, sources=sources)

@@ -26,6 +26,8 @@ app = o.new_app()
         'sora generate "a red waterfall" --edit waterfall.mp4 --strength 0.4',
         'sora generate "clouds in a blue sky" --segments 4',
         'sora generate "une cascade" --refine',
+        'sora generate "clouds gather" --connect morning.mp4 evening.mp4 --len 2s',
+        'sora generate "a campfire" --seamless',
         'sora generate "a waterfall" --dry-run',
     ),
 )
@@ -69,6 +71,8 @@ def generate(
     overlap: o.Overlap = None,
     overlap_strength: o.OverlapStrength = None,
     overlap_from: o.OverlapFrom = None,
+    connect: o.Connect = None,
+    seamless: o.Seamless = None,
     edit: o.Edit = None,
     strength: o.Strength = None,
     references: o.References = None,
@@ -135,6 +139,15 @@ def make(given: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any], *, 
     from sora_cli.tasks.generate import run
     from sora_cli.video.settings import read_generate_settings
 
+    found = sources or sources_of(options)
+
+    def video_shape(text: str) -> tuple[str, float] | None:
+        from sora_cli.training.table import is_image
+        from sora_cli.video.clips import size_and_rate
+
+        path = found(text).path
+        return None if is_image(path) else size_and_rate(path)
+
     video = options["from_video"]
     resolved = resolve_generate(
         given,
@@ -143,5 +156,6 @@ def make(given: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any], *, 
         preset=options["preset"],
         options=options["model_options"] or (),
         plugins=get_plugins(),
+        video_shape=video_shape,
     )
-    run(resolved, dry_run=options["dry_run"], sources=sources or sources_of(options))
+    run(resolved, dry_run=options["dry_run"], sources=found)

@@ -23,6 +23,7 @@ NOT_HERE = (
     "strength",
     "extend",
     "backward",
+    "connect",
 )
 
 

@@ -79,6 +79,9 @@ def segments_of(config: GenerateConfig, vae: VAESpec, num_frames: int) -> Segmen
         raise UsageError("a picture has no parts", hint="leave out --segments, or ask for more frames")
     if conditioning.backward:
         raise UsageError("--segments go forward in time", hint="leave out --backward, or extend by one part at a time")
+    if conditioning.connect is not None or conditioning.seamless:
+        named = "connect" if conditioning.connect is not None else "seamless"
+        raise UsageError(f"--segments and --{named} do not go together", hint="ask for a longer clip with --len")
     overlap, piece = overlap_of(vae, conditioning.overlap)
     whole = vae.leading_frames + (num_frames - vae.leading_frames) // piece * piece
     if whole <= overlap:

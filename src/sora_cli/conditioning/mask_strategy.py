@@ -51,27 +51,35 @@ def parse_strategy(text: str | None) -> tuple[Group, ...]:
     """The groups of a strategy; none for "" and None. Raises UsageError saying which field of which group is wrong."""
     if not text:
         return ()
-    return tuple(_parse_group(part, number, text) for number, part in enumerate(text.split(";"), start=1))
+    groups, place = [], 0
+    for number, part in enumerate(text.split(";"), start=1):
+        groups.append(_parse_group(part, number, text, place))
+        place += len(part) + 1
+    return tuple(groups)
 
 
-def _parse_group(part: str, number: int, text: str) -> Group:
-    fields = part.split(",")
-    if len(fields) > len(FIELDS):
-        raise UsageError(f"group {number} of the mask strategy {text!r} has {len(fields)} fields", hint=FORM)
-    values: list[float] = []
-    for name, field in zip(FIELDS, fields, strict=False):
-        convert = float if name == "edit ratio" else int
-        try:
-            values.append(convert(field.strip()))
-        except ValueError:
-            shown = f"{field!r} is no number" if field.strip() else "is empty"
-            raise UsageError(f"group {number} of the mask strategy {text!r}: {name} {shown}", hint=FORM) from None
-    group = Group(*values)  # type: ignore[arg-type]  # whole numbers but for the last
-    if not 0.0 <= group.edit_ratio <= 1.0:
-        raise UsageError(
-            f"group {number} of the mask strategy {text!r}: edit ratio {group.edit_ratio:g} is not between 0 and 1"
+def _parse_group(part: str, number: int, text: str, place: int) -> Group:
+    """place: where the group starts in the text."""
+
+    def wrong(what: str) -> UsageError:
+        return UsageError(
+            f"group {number} of the mask strategy {text!r}: {what}", hint=f"{text}\n{' ' * place}^\n{FORM}"
         )
-    return group
+
+    values: list[float] = []
+    fields = part.split(",")
+    for index, field in enumerate(fields):
+        if index == len(FIELDS):
+            raise wrong(f"{len(fields)} fields instead of at most {len(FIELDS)}")
+        name = FIELDS[index]
+        try:
+            values.append(float(field.strip()) if name == "edit ratio" else int(field.strip()))
+        except ValueError:
+            raise wrong(f"{name} {f'{field!r} is no number' if field.strip() else 'is empty'}") from None
+        if name == "edit ratio" and not 0.0 <= values[-1] <= 1.0:
+            raise wrong(f"{name} {values[-1]:g} is not between 0 and 1")
+        place += len(field) + 1
+    return Group(*values)  # type: ignore[arg-type]  # whole numbers but for the last
 
 
 def nearest_border(value: int, step: int, most: int) -> int:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from sora_cli.errors import UsageError
 
 from .long_video import Segments, overlap_of
-from .mask_strategy import Group, Placement, parse_strategy, place
-from .sources import Sources
+from .mask_strategy import Group, Placement, frame_mask, parse_strategy, place
+from .sources import Source, Sources
 
 if TYPE_CHECKING:
     from sora_cli.config.schema import ConditioningSection
@@ -34,7 +34,7 @@ class Still:
 class Extension:
     """A video that goes on. overlap: its frames that are in the sampled clip too, at its start or, backward, its end.
 
-    new: frames that are added; sampled: frames of the sampled clip.
+    new: frames that are added; sampled: frames of the sampled clip. then: a backward one, to which the new part leads.
     """
 
     file: Path
@@ -43,6 +43,12 @@ class Extension:
     new: int
     sampled: int
     is_backward: bool = False
+    then: Extension | None = None
+
+    @property
+    def videos(self) -> tuple[Extension, ...]:
+        """This one and the one after the new part."""
+        return (self,) if self.then is None else (self, self.then)
 
     @property
     def start(self) -> int:
@@ -82,25 +88,35 @@ class Given:
                 "stills": [
                     [still.reference, still.latent, *([still.part] if still.part else [])] for still in self.stills
                 ],
-                **({"extension": self._extension()} if self.extension else {}),
+                **dict(zip(("extension", "then"), map(_record, self.videos), strict=False)),
             }
         }
 
-    def _extension(self) -> dict[str, Any]:
-        assert self.extension is not None  # asked for then only
-        kept = ("digest", "overlap", "new", "is_backward")
-        return {name: getattr(self.extension, name) for name in kept}
+    @property
+    def videos(self) -> tuple[Extension, ...]:
+        """The videos that go on, in their order."""
+        return self.extension.videos if self.extension else ()
 
     @property
     def read(self) -> tuple[Path, ...]:
         """All files that are read."""
-        return (*self.files, *([self.extension.file] if self.extension else []))
+        return (*self.files, *(each.file for each in self.videos))
 
     def placements(self, latent_frames: int, reference_frames: Sequence[int], part: int = 0) -> list[Placement]:
         """Where whole references go in a part of the clip; see `mask_strategy.place`."""
         return place(
             self.groups, loop=part, latent_frames=latent_frames, reference_frames=reference_frames, align=self.align
         )
+
+    def keeps_first(self, latent_frames: int) -> bool:
+        """Whether the first latent frame of a clip is given, and kept as it is."""
+        anything = [latent_frames] * len(self.files)  # how long references are does not matter here
+        mask = frame_mask(self.placements(latent_frames, anything), latent_frames)
+        return mask[0] == 0 or any(still.latent == 0 for still in self.stills)
+
+
+def _record(extension: Extension) -> dict[str, Any]:
+    return {name: getattr(extension, name) for name in ("digest", "overlap", "new", "is_backward")}
 
 
 def given_to(
@@ -120,7 +136,8 @@ def given_to(
 
     Raises UsageError for files that are not there, grammar errors, times outside the clip, two pictures at one place.
     """
-    named = _named_stills(conditioning, vae, segments or Segments(1, num_frames, num_frames), fps)
+    sources = sources or Sources()
+    named = _named_stills(conditioning, vae, segments or Segments(1, num_frames, num_frames), fps, sources)
     references = _of_prompt(conditioning.references, "reference", prompt, num_prompts)
     strategy = _of_prompt(conditioning.mask_strategy, "mask strategy", prompt, num_prompts)
     if "reference_path" in settings:
@@ -140,7 +157,6 @@ def given_to(
     if texts and not groups:
         groups = (Group(),)  # the first frame, as a picture alone is meant
     count = len(texts)
-    sources = sources or Sources()
     found = [sources(text) for text in (*texts, *(path for path, _ in named))]
     stills = tuple(Still(count + index, latent, part) for index, (_, (part, latent)) in enumerate(named))
     said = (";".join(map(sources.said, texts)), ";".join(map(str, groups)))
@@ -158,19 +174,48 @@ def extension_of(
 ) -> Extension | None:
     """How a video goes on by `num_frames`; None when none does. accepted: the least length from one that can be made.
 
-    Raises UsageError for an overlap that the autoencoder cannot code by itself, and a video that is not there.
+    Between two videos the new part may be longer than asked for: the second one starts where a piece does. A picture
+    that leads to a video is the first of the new frames. Raises UsageError for an overlap that the autoencoder cannot
+    code by itself, and a video that is not there.
     """
-    if conditioning.extend is None:
+    texts: tuple[str, ...] = conditioning.connect or (() if conditioning.extend is None else (conditioning.extend,))
+    if not texts:
         return None
-    others = ("first", "last", "keyframes", "edit", "references", "mask_strategy")
+    others = ("first", "last", "keyframes", "edit", "references", "mask_strategy", *(("extend",) if texts[1:] else ()))
     if rival := next((name for name in others if getattr(conditioning, name)), None):
-        raise UsageError(f"a video that goes on takes no other pictures or videos, and {rival} is given")
-    overlap, piece = overlap_of(vae, conditioning.overlap, is_backward=conditioning.backward)
+        what = "--connect" if conditioning.connect else "a video that goes on"
+        raise UsageError(f"{what} takes no other pictures or videos, and {rival} is given")
+    videos = list(map(sources or Sources(), texts))
+    is_backward = conditioning.backward
+    if conditioning.connect:
+        is_backward = _is_picture(videos[0])
+        videos = [video for video in videos if not _is_picture(video)]
+        if not videos:
+            return None
+    overlap, piece = overlap_of(vae, conditioning.overlap, is_backward=is_backward)
+    if len(videos) == 2:
+        second = overlap - vae.leading_frames  # as many pieces as of the first, or one
+        second, _ = overlap_of(vae, second or piece, is_backward=True)
+        sampled = _whole_length(overlap + num_frames + second, vae.leading_frames, piece, accepted)
+        new = sampled - overlap - second
+        then = Extension(videos[1].path, videos[1].digest, second, new, sampled, is_backward=True)
+        return Extension(videos[0].path, videos[0].digest, overlap, new, sampled, then=then)
     sampled = num_frames + overlap
-    if conditioning.backward:  # the end of the clip must be the end of a piece
-        sampled = vae.leading_frames + -(-(sampled - vae.leading_frames) // piece) * piece
-    video = (sources or Sources())(conditioning.extend)
-    return Extension(video.path, video.digest, overlap, num_frames, accepted(sampled), conditioning.backward)
+    if is_backward:  # the end of the clip must be the end of a piece
+        sampled = _whole_length(sampled, vae.leading_frames, piece, accepted)
+    else:
+        sampled = accepted(sampled)
+    new = sampled - overlap if is_backward and conditioning.connect else num_frames
+    return Extension(videos[0].path, videos[0].digest, overlap, new, sampled, is_backward)
+
+
+def _whole_length(least: int, leading: int, piece: int, accepted: Callable[[int], int]) -> int:
+    """The least number of frames, from `least` on, that is whole pieces and can be made."""
+    while True:
+        whole = leading + -(-(least - leading) // piece) * piece
+        least = accepted(whole)
+        if least == whole:
+            return whole
 
 
 def _of_prompt(entries: Sequence[str], what: str, prompt: int, num_prompts: int) -> str | None:
@@ -185,13 +230,16 @@ def _of_prompt(entries: Sequence[str], what: str, prompt: int, num_prompts: int)
 
 
 def _named_stills(
-    conditioning: ConditioningSection, vae: VAESpec, segments: Segments, fps: float
+    conditioning: ConditioningSection, vae: VAESpec, segments: Segments, fps: float, sources: Sources
 ) -> list[tuple[str, tuple[int, int]]]:
     """(path, (part, latent frame)) of the first, the last and the key pictures. Raises UsageError."""
     num_frames = segments.total
     frames: list[tuple[str, int]] = []
-    if conditioning.first is not None:
-        frames.append((conditioning.first, 0))
+    first, last = conditioning.first, conditioning.last
+    if conditioning.connect is not None:
+        first, last = (text if _is_picture(sources(text)) else None for text in conditioning.connect)
+    if first is not None:
+        frames.append((first, 0))
     for text in conditioning.keyframes:
         match = _KEYFRAME.match(text)
         if match is None:
@@ -202,8 +250,8 @@ def _named_stills(
         if frame >= num_frames:
             raise UsageError(f"{text!r} is after the end: the clip has {num_frames} frames, {num_frames / fps:.2f} s")
         frames.append((match["path"], frame))
-    if conditioning.last is not None:
-        frames.append((conditioning.last, num_frames - 1))
+    if last is not None:
+        frames.append((last, num_frames - 1))
     located = [(path, *segments.locate(frame)) for path, frame in frames]
     found = [(path, (part, vae.latent_frames(frame + 1) - 1)) for path, part, frame in located]
     places = [where for _, where in found]
@@ -211,6 +259,12 @@ def _named_stills(
         if places.count(where) > 1:
             raise UsageError(f"{path} and another picture are at frame {frame}, or too near to it")
     return found
+
+
+def _is_picture(source: Source) -> bool:
+    from sora_cli.training.table import is_image
+
+    return is_image(source.path)
 
 
 def still_window(vae: VAESpec, num_frames: int, latent: int) -> tuple[int, int]:

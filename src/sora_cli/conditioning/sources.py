@@ -71,13 +71,17 @@ class Sources:
 
     def said(self, text: str) -> str:
         """What stands for a reference in stored settings."""
-        return self._known[text].said if text in self._known else redact(text)
+        if text in self._known:
+            return self._known[text].said
+        return redact(text) if text == STANDARD_INPUT or _SCHEME.match(text) else _absolute(text)
 
     def conditioning_as_said(self, section: ConditioningSection) -> dict[str, Any]:
         """Those settings of one clip that name a single reference, as they are stored."""
         names = ("first", "last", "extend", "edit")
-        said = {name: self.said(text) for name in names if (text := getattr(section, name)) is not None}
+        said: dict[str, Any] = {name: self.said(text) for name in names if (text := getattr(section, name)) is not None}
         frames = [text.rpartition("@") for text in section.keyframes]
+        if section.connect is not None:
+            said["connect"] = tuple(map(self.said, section.connect))
         return {**said, "keyframes": tuple(f"{self.said(path)}@{moment}" for path, _, moment in frames)}
 
     def digests(self, paths: Collection[Path]) -> dict[str, str]:
@@ -97,7 +101,7 @@ class Sources:
             path = Path(text).expanduser()
             if not path.is_file():
                 raise UsageError(f"there is no picture or video {path}")
-            return Source(path, digest(path), text)
+            return Source(path, digest(path), _absolute(text))
         name = (scheme[1] or scheme[2]).lower()
         if name not in ("http", "https"):
             raise UsageError(
@@ -106,6 +110,11 @@ class Sources:
             )
         path = _fetched(text, allow_private=self._allow_private, limits=self._limits)
         return Source(path, digest(path), redact(text))
+
+
+def _absolute(text: str) -> str:
+    """A path that is found from any folder."""
+    return str(Path(text).expanduser().absolute())
 
 
 def digest(path: Path) -> str:
@@ -121,6 +130,7 @@ def check_standard_input(
     several = (*conditioning.references, *of_prompts)
     texts = [
         *(prompt_file, conditioning.first, conditioning.last, conditioning.extend, conditioning.edit, *frames),
+        *(conditioning.connect or ()),
         *(text for entry in several for text in entry.split(";")),
     ]
     if texts.count(STANDARD_INPUT) > 1:

@@ -118,13 +118,15 @@ def resolve_generate(
     plugins: Plugins,
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    video_shape: VideoShape | None = None,
 ) -> Resolved:
     """Resolve the settings of `sora generate`. Imports no deep-learning library.
 
     flags: section -> name -> value, `None` = not given. from_settings: what `settings_of` returned for a video, or the
     record stored in it, which holds that under "config".
-    options: the texts of -O. environ, cwd: of the process by default. UsageError names everything of one kind that is
-    wrong; MissingError (exit code 3) a model without an installed plugin.
+    options: the texts of -O. environ, cwd: of the process by default. video_shape: HEIGHTxWIDTH and frames per second
+    of a video, None for a picture; without it given videos bring neither. UsageError names everything of one kind that
+    is wrong; MissingError (exit code 3) a model without an installed plugin.
     """
     settings = settings_in(GenerateConfig)
     environ = os.environ if environ is None else environ
@@ -135,6 +137,8 @@ def resolve_generate(
         *preset_layer("generate", preset, settings, plugins),
     ]
     raise_problems(problems)
+    if video_shape is not None:
+        layers = _with_video_shape(layers, video_shape)
     model, auto_notes = choose_model(layers, plugins)
     layers, notes = _add_defaults(layers, model, settings, plugins)
     layers, more_notes = _settle_rivals(layers)
@@ -146,6 +150,34 @@ def resolve_generate(
     config, origins = _build(layers, settings, model, plugins)
     check_hardware(config.hardware)
     return Resolved(config, origins, (*auto_notes, *notes, *more_notes, *_unused_lines(config, origins)), launch)
+
+
+# -- given videos ------------------------------------------------------------------------------------------------
+
+GIVEN_VIDEO = "the video "
+"""How the origin of a size or rate starts that a given video brings."""
+VideoShape = Callable[[str], tuple[str, float] | None]
+
+
+def _with_video_shape(layers: list[Layer], video_shape: VideoShape) -> list[Layer]:
+    """Below the layer that gives a video to extend, to lead from or to change: its rate, and but for a change its size.
+
+    A video that is written again with a new part keeps both, unless as strong a layer says something else.
+    """
+    for key in ("conditioning.extend", "conditioning.connect", "conditioning.edit"):
+        chosen = first_value(layers, key)
+        if chosen is None:
+            continue
+        paths = [chosen.value] if isinstance(chosen.value, str) else list(chosen.value)
+        found = next(((path, shape) for path in paths if (shape := video_shape(str(path)))), None)
+        if found is None:
+            continue
+        path, (size, rate) = found
+        values: dict[str, Any] = {"shape.fps": rate}
+        if key != "conditioning.edit":
+            values["shape.size"] = size
+        return [*layers[: chosen.level + 1], Layer(f"{GIVEN_VIDEO}{path}", values), *layers[chosen.level + 1 :]]
+    return layers
 
 
 # -- the model ---------------------------------------------------------------------------------------------------
@@ -343,6 +375,8 @@ def _clip_shape(layers: Sequence[Layer], shape: ShapeSection, constraints: Const
             chosen = first_value(layers, f"shape.{key}")
             if chosen and layers[chosen.level].is_user and chosen.origin != "flag":
                 lines.append(f"shape.{key} {chosen.value} comes from {chosen.origin}")
+                if key == "size" and chosen.origin.startswith(GIVEN_VIDEO):
+                    lines.append("--res NAME or --size HxW fits it to another size")
         raise UsageError(error.message, hint="\n".join(lines) or None) from None
 
 

@@ -100,6 +100,10 @@ class ConditioningSection(Section):
     overlap_from: Literal["latents", "frames"] = Field(
         "latents", description="a segment goes on from sampled latents, or from decoded frames that are encoded again"
     )
+    connect: tuple[str, str] | None = Field(
+        None, description="two pictures or videos; the clip leads from the end of one to the beginning of the other"
+    )
+    seamless: bool = Field(False, description="the end of the clip meets its beginning, to be played in a loop")
     edit: str | None = Field(None, description="video that is changed instead of starting from noise")
     strength: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5, description="how much it is changed: 0 keeps it, 1 makes it anew"

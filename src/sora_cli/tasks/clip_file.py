@@ -26,7 +26,7 @@ AddFrames: TypeAlias = "Callable[[NDArray[np.uint8]], None]"
 def clip_file(plan: GeneratePlan, clip: Clip) -> Iterator[AddFrames]:
     """A function that takes the sampled frames of a clip, (T, H, W, 3) uint8, in their order.
 
-    Afterwards the file is there, whole, with the video that goes on before or behind the frames; or, after an error,
+    Afterwards the file is there, whole, with the videos that go on before and behind the frames; or, after an error,
     nothing is.
     """
     if plan.is_image:
@@ -40,10 +40,12 @@ def clip_file(plan: GeneratePlan, clip: Clip) -> Iterator[AddFrames]:
             yield lambda piece: add(enlarged(piece, plan.shape.enlarged))
             return
 
-        def add_source() -> None:
+        def add_sources(*, is_backward: bool) -> None:
             height, width = plan.shape.written
-            for piece in source_frames(plan, extension, size=plan.shape.enlarged):
-                add(to_frames(piece[0])[:, :height, :width])
+            for video in extension.videos:
+                if video.is_backward == is_backward:
+                    for piece in source_frames(plan, video, size=plan.shape.enlarged):
+                        add(to_frames(piece[0])[:, :height, :width])
 
         place, end = 0, extension.start + extension.new
 
@@ -54,11 +56,9 @@ def clip_file(plan: GeneratePlan, clip: Clip) -> Iterator[AddFrames]:
             if len(part):
                 add(enlarged(part, plan.shape.enlarged))
 
-        if not extension.is_backward:
-            add_source()
+        add_sources(is_backward=False)
         yield add_new
-        if extension.is_backward:
-            add_source()
+        add_sources(is_backward=True)
 
 
 def enlarged(frames: NDArray[np.uint8], size: Size | None) -> NDArray[np.uint8]:

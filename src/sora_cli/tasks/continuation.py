@@ -28,8 +28,9 @@ class Continuation:
     ones as they were decoded, where they have to be encoded.
     """
 
-    def __init__(self, plan: GeneratePlan, parts: Parts) -> None:
-        self.plan, self.parts = plan, parts
+    def __init__(self, plan: GeneratePlan, parts: Parts, *, lead: int = 0) -> None:
+        """lead: first latent frames of a loop that are not in the video: its own end is before its beginning."""
+        self.plan, self.parts, self.lead = plan, parts, lead
         self.latents: Tensor | None = None
         self.frames: Tensor | None = None
 
@@ -44,9 +45,12 @@ class Continuation:
         plan, vae, shape = self.plan, self.plan.components.vae, self.plan.shape
         start, end = plan.segments.span(index)
         new = latents[:, vae.latent_frames(start) if start else 0 : vae.latent_frames(end)]
+        if self.lead:
+            self.latents = new = latents[:, self.lead :]
         stream, known = new, 0
-        if self.latents is not None and vae.context_latents:
-            context = self.latents[:, -vae.context_latents :].to(new)
+        before = max(vae.context_latents, self.lead)
+        if self.latents is not None and before:
+            context = self.latents[:, -before:].to(new)
             stream, known = torch.cat([context, new], dim=1), vae.most_frames(context.shape[1])
         done = known
         with get_console().progress(title, end - start) as progress:

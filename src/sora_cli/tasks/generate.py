@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -34,9 +33,6 @@ def run(resolved: Resolved, *, dry_run: bool = False, sources: Sources | None = 
     """
     console = get_console()
     plugins = get_plugins()
-    # Idle worker threads that spin make a machine that is busy with other work ten times slower; sleeping ones cost
-    # an idle machine little. Read once, when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     plan = plan_generate(resolved, plugins, need_weights=not dry_run, sources=sources)
     states = {clip.path: output_state(clip.path, clip.settings_hash) for clip in plan.clips}
     for note in plan.notes:

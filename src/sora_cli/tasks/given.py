@@ -12,7 +12,7 @@ from torch import Tensor
 from sora_cli.conditioning.mask_strategy import frame_mask
 from sora_cli.conditioning.references import Extension, Still, still_window
 from sora_cli.console import get_console
-from sora_cli.errors import MissingError, SoraError, UsageError
+from sora_cli.errors import MissingError, SoraError
 
 if TYPE_CHECKING:
     from sora_cli.video.shapes import Size
@@ -31,7 +31,7 @@ class GivenLatents:
     def __init__(self, plan: GeneratePlan, parts: Parts) -> None:
         self.plan, self.parts = plan, parts
         self._known: dict[tuple[Path, Still | int], Tensor] = {}
-        self._overlaps: dict[Path, Tensor] = {}
+        self._overlaps: dict[Extension, Tensor] = {}
         self._said: set[Path] = set()
 
     def into(
@@ -75,9 +75,9 @@ class GivenLatents:
         for each in placements:
             piece = encoded[each.reference][:, each.source : each.source + each.length]
             row[:, each.target : each.target + each.length] = piece.to(row)
-        if clip.given.extension is not None and not part:
-            latents = self._overlap(clip.given.extension)
-            start = frames - latents.shape[1] if clip.given.extension.is_backward else 0
+        for extension in clip.given.videos if not part else ():
+            latents = self._overlap(extension)
+            start = frames - latents.shape[1] if extension.is_backward else 0
             row[:, start : start + latents.shape[1]] = latents.to(row)
             mask[start : start + latents.shape[1]] = [0.0] * latents.shape[1]
         for still in (each for each in clip.given.stills if each.part == part):
@@ -87,13 +87,13 @@ class GivenLatents:
 
     def _overlap(self, extension: Extension) -> Tensor:
         """(C, T, h, w) of the frames of a video that its continuation is made from."""
-        if extension.file not in self._overlaps:
+        if extension not in self._overlaps:
             self._say_changes(extension.file)
             frames = list(source_frames(self.plan, extension, only_overlap=True))
             pixels = torch.cat(frames, dim=2)
             continues = {"continues": True} if extension.is_backward and self.plan.components.vae.leading_frames else {}
-            self._overlaps[extension.file] = self.coded(pixels, **continues)
-        return self._overlaps[extension.file]
+            self._overlaps[extension] = self.coded(pixels, **continues)
+        return self._overlaps[extension]
 
     def _latents(self, path: Path, still: Still | int) -> Tensor:
         """(C, 1, h, w) of a picture at a place, or (C, T, h, w) of at least so many latent frames of a reference."""
@@ -145,17 +145,12 @@ def source_frames(
 
     size: None takes that of the clip as it is made.
 
-    Raises SoraError for a video that cannot be read, UsageError for one that is too short.
+    Raises SoraError for a video that cannot be read.
     """
     from sora_cli.video.clips import open_clip
 
     fitted = "{}x{}".format(*(size or fitted_to(plan)))
     with open_clip(extension.file, size=fitted, clip_fps=float(plan.shape.fps)) as video:
-        if video.num_frames < extension.overlap:
-            raise UsageError(
-                f"{extension.file} has {video.num_frames} frames, fewer than the overlap of {extension.overlap}",
-                hint="choose a smaller --overlap",
-            )
         skipped = 0 if extension.is_backward else video.num_frames - extension.overlap
         first, count = (skipped, extension.overlap) if only_overlap else (0, video.num_frames)
         yield from video.only(first, count).pieces(FRAMES_AT_ONCE)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sora_cli import version
 from sora_cli.conditioning.long_video import Segments, notes_on, segments_of
+from sora_cli.conditioning.loops import Loop, loop_of
 from sora_cli.conditioning.references import Extension, Given, extension_of, given_to
 from sora_cli.conditioning.sources import Sources, check_standard_input
 from sora_cli.config.schema import GenerateConfig
@@ -31,10 +32,11 @@ from sora_cli.plugin.specs import (
 from sora_cli.text.prompts import Prompt, check_text, parse_prompt, part_texts, read_prompts, split_segments
 from sora_cli.text.scores import Scores, append_scores
 from sora_cli.video.settings import HASH_KEY
-from sora_cli.video.shapes import ClipShape, accepted_from, resolve_shape
+from sora_cli.video.shapes import ClipShape, accepted_from, is_accepted, resolve_shape, with_frames
 from sora_cli.weights.locate import LocatedWeights, locate_weights
 from sora_cli.weights.lora import LocatedLora, locate_lora
 
+from .given_checks import check_given, check_length, unused_settings
 from .output import name_outputs, settings_hash
 from .refine import refine_prompts
 from .run_memory import latent_size, main_memory_note, plan_run_memory
@@ -120,6 +122,7 @@ class GeneratePlan:
     segments: Segments
     extension: Extension | None
     sources: Sources
+    loop: Loop | None
     clips: tuple[Clip, ...]
     notes: tuple[str, ...]
 
@@ -173,9 +176,17 @@ def plan_generate(
         functools.partial(accepted_from, constraints=constraints),
         sources,
     )
-    if extension is not None:
-        shape = replace(shape, num_frames=extension.sampled)
-    segments = segments_of(config, components.vae, shape.num_frames)
+    loop = loop_of(
+        config.conditioning,
+        components.vae,
+        shape.num_frames,
+        functools.partial(is_accepted, constraints=constraints),
+    )
+    notes += check_length(config.shape, shape.num_frames, components.vae, extension, loop)
+    for longer in (extension, loop):
+        if longer is not None:
+            shape = with_frames(shape, longer.sampled, config.shape, constraints)
+    segments = segments_of(config, components.vae, loop.frames if loop else shape.num_frames)
     if extension is not None:
         extension = replace(extension, new=extension.new + segments.total - segments.frames)
     notes += notes_on(segments, [prompt.text for prompt in prompts], shape.save_fps)
@@ -223,9 +234,16 @@ def plan_generate(
         segments=segments,
         extension=extension,
         sources=sources,
+        loop=loop,
         notes=(*resolved.notes, *shape.notes, *notes),
     )
     givens = [_given(plan, prompt, index, len(prompts)) for index, prompt in enumerate(prompts)]
+    more = [
+        note
+        for given in dict.fromkeys(givens)
+        for note in check_given(given, components.vae, latent_shape[1], config, float(shape.fps))
+    ]
+    plan = replace(plan, notes=(*plan.notes, *more, *unused_settings(resolved, givens)))
     prompts = refine_prompts(plan, prompts, givens, may_ask=need_weights)
     return replace(plan, config=_settled(config, prompts), clips=tuple(_clips(plan, prompts, givens)))
 
@@ -425,6 +443,7 @@ def picture_record(plan: GeneratePlan) -> dict[str, Any]:
             "guidance": plan.guidance,
         },
         "negative_prompt": plan.config.prompt.negative or None,
+        "loop": plan.loop.frames if plan.loop else None,
     }
 
 
@@ -453,7 +472,7 @@ def _clip(plan: GeneratePlan, prompt: Prompt, given: Given, seed: int, path: Pat
         "prompt": prompt.text,
         **made_from,
         **({"sources": plan.sources.digests(given.read)} if given else {}),
-        # The configuration that makes this one clip again, as `--from` reads it.
+        # The configuration that makes this one clip again, as `--from` reads it in any folder.
         "config": settings_of(config.model_copy(update=own), prompt=prompt.text, seed=seed),
     }
     return Clip(prompt.text, texts, seed, path, settings, given, prompt.refined.text if prompt.refined else None)

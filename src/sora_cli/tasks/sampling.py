@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sora_cli.conditioning.long_video import Segments
+from sora_cli.conditioning.loops import Ring
 from sora_cli.console import get_console
 from sora_cli.errors import NotEnoughMemoryError, UsageError
 from sora_cli.launch.mesh import Team
@@ -121,7 +122,7 @@ def _make_batch(
     The latents of each part are kept beside the first clip of the batch until all clips are there.
     """
     pending = [clip for clip in batch if clip.path not in done]
-    ends = [Continuation(plan, parts) for _ in pending]
+    ends = [Continuation(plan, parts, lead=_lead(plan, clip)) for clip in pending]
     keepers: list[LatentKeeper] = []
     with contextlib.ExitStack() as stack:
         # One for each clip, so that its file is complete as soon as its last part is, and left out after an error.
@@ -155,6 +156,11 @@ def _make_batch(
                     remove_kept(batch[0].path)
                 is_resumed = any(each.resumed_from for each in keepers)
                 report(clip, "resumed" if is_resumed else "made")
+
+
+def _lead(plan: GeneratePlan, clip: Clip) -> int:
+    """First latent frames of a clip that are not in its video: those of a loop without a given beginning."""
+    return plan.loop.lead if plan.loop and not clip.given.keeps_first(plan.latent_shape[1]) else 0
 
 
 def _make_part(
@@ -279,20 +285,25 @@ def _sample(
         noise = given if keeper.resumed_from == 0 else noise
     request = _request(plan, parts, texts, clips, noise, part)._replace(frame_mask=mask)
     parts.enter("model")
-    # On a CPU a batch is no faster than its clips; one by one each is bit for bit what it is alone.
-    model = OneByOne(parts.model, len(clips)) if parts.device.type == "cpu" else parts.model
+    ring = Ring(parts.model, plan.loop, keeper.resumed_from) if plan.loop else None
+    network = ring or parts.model
+    # On a CPU a batch is no faster than its clips; one by one each is bit for bit what it is alone. In a loop rows that
+    # start with a picture and others are in different order.
+    model = OneByOne(network, len(clips)) if parts.device.type == "cpu" or (ring and mask is not None) else network
     title = _sampling_title(clips, keeper.resumed_from, _of_parts(part, plan.segments))
     if parts.is_tight:
-        return _run_sampler(plan, parts, OneByOne(parts.model, 2 * len(clips)), request, title, keeper)
+        return _run_sampler(plan, parts, OneByOne(network, 2 * len(clips)), request, title, keeper, ring)
     try:
-        return _run_sampler(plan, parts, model, request, title, keeper)
+        return _run_sampler(plan, parts, model, request, title, keeper, ring)
     except (RuntimeError, MemoryError) as error:
         # The other processes of a group would wait for this one's part of the call: all of them are started again.
         if not is_out_of_memory(error) or parts.team.sequence_size > 1:
             raise
     get_console().note("out of memory; once more with one row of the batch at a time")
     parts.free_memory()
-    return _run_sampler(plan, parts, OneByOne(parts.model, 2 * len(clips)), request, title, keeper)
+    if ring:
+        ring.step = keeper.resumed_from
+    return _run_sampler(plan, parts, OneByOne(network, 2 * len(clips)), request, title, keeper, ring)
 
 
 def _before(parts: Parts, ends: Sequence[Continuation]) -> Tensor | None:
@@ -309,12 +320,15 @@ def _run_sampler(
     request: SampleRequest,
     title: str,
     keeper: LatentKeeper,
+    ring: Ring | None,
 ) -> Tensor:
     with get_console().progress(title, plan.steps) as progress:
         progress.update(keeper.resumed_from)
 
         def on_step(step: int, latents: Tensor) -> None:
             keeper.on_step(step, latents)
+            if ring:
+                ring.step = step
             progress.update(step)
 
         return parts.scheduler.sample(
@@ -390,9 +404,11 @@ def _request(
 def _noises(plan: GeneratePlan, clips: Sequence[Clip], part: int) -> list[ClipNoise]:
     model = plan.components.model
     shaper = load_attribute(model.noise, what=model.name) if model.noise else None
+    # A loop ends where it began: noise that travels with a camera would be torn there.
+    texts = ["" if plan.loop else clip.texts[part] for clip in clips]
     return [
-        ClipNoise(part_seed(clip.seed, part), plan.latent_shape, shaper, clip.texts[part], plan.conditioning_fps)
-        for clip in clips
+        ClipNoise(part_seed(clip.seed, part), plan.latent_shape, shaper, text, plan.conditioning_fps)
+        for clip, text in zip(clips, texts, strict=True)
     ]
 
 

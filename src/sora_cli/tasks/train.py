@@ -56,7 +56,6 @@ def run(resolved: ResolvedTrain, *, dry_run: bool = False) -> None:
             console.note(note)
         console.note(f"{plan.name}, {plan.num_rows} clips, run {plan.folder}")
         if launch_line(resolved, Path("run.json")) is None:
-            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
             reason = _train_here(plan, resolved.kind)
         else:
             reason = _train_in_processes(plan, resolved)

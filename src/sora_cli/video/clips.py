@@ -124,7 +124,7 @@ def open_clip(
                     numbers, rate = _numbers(opened, fps, path)
                 height, width = next(iter(opened.stream([0]))).shape[1:]
         except BadClipError as error:
-            raise SoraError(f"{path}: {error}", hint="`sora vae` reads videos and pictures") from error
+            raise SoraError(f"{path}: {error}", hint="give a video or a picture that can be played") from error
         numbers = numbers[:frames]
         kept = _kept_size(path, height, width, size, multiple)
         yield ClipFile(path, len(numbers), rate, *kept, video, picture, numbers, (height, width), size is not None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -107,6 +107,15 @@ def resolve_shape(shape: ShapeSection, constraints: Constraints, default_fps: fl
         asked_width=asked.width,
         notes=(*size_notes, *frame_notes, *training_notes(shape, asked, num_frames, constraints)),
     )
+
+
+def with_frames(clip: ClipShape, num_frames: int, shape: ShapeSection, constraints: Constraints) -> ClipShape:
+    """The same clip with another number of frames, where more is sampled than was asked for, and its notes."""
+    asked = Size(clip.asked_height, clip.asked_width)
+    of_length = training_notes(shape, asked, clip.num_frames, constraints)
+    kept = [note for note in clip.notes if note not in of_length]
+    notes = (*kept, *training_notes(shape, asked, num_frames, constraints))
+    return replace(clip, num_frames=num_frames, notes=notes)
 
 
 def sampled_size(size: Size, constraints: Constraints) -> Size:
@@ -306,6 +315,11 @@ def check_frames(num_frames: int, constraints: Constraints) -> None:
             f"{num_frames} frames do not fit: this model {reason}",
             hint=f"use --frames {' or '.join(str(count) for count in nearby)}",
         )
+
+
+def is_accepted(num_frames: int, constraints: Constraints) -> bool:
+    """Whether a model can make this number of frames."""
+    return num_frames in _accepted_around(num_frames, constraints)
 
 
 def accepted_from(num_frames: int, constraints: Constraints) -> int:
