@@ -32,7 +32,7 @@ from .clips import read_params
 
 CROP = 96
 ERROR_STEPS = 3  # in which noise is taken away
-BORDERS = 2.0  # weight of differences across the borders of blocks
+BORDERS = {2: 8.0, 3: 2.0, 4: 2.0}  # weight of differences across the borders of blocks in time, rows and columns
 FRAMES = 17
 HELD_OUT = 36  # the last clips of a folder are never trained on
 
@@ -135,7 +135,7 @@ def decoder_loss(decoded: Tensor, pixels: Tensor) -> Tensor:
         # The first frame is a block of its own: borders are after frames 0, 4, 8, ... and after pixels 15, 31, ...
         first, step = (0, STRIDE) if axis == 2 else (BLOCK - 1, BLOCK)
         borders = errors.index_select(axis, torch.arange(first, errors.shape[axis], step))
-        loss = loss + 4 * errors.mean() + BORDERS * borders.mean()
+        loss = loss + 4 * errors.mean() + BORDERS[axis] * borders.mean()
     return loss
 
 
