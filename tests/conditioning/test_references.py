@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sora_cli.conditioning.mask_strategy import parse_strategy
 from sora_cli.conditioning.references import Given, Still, extension_of, given_to, still_window
@@ -21,8 +22,8 @@ def vaes():
 
 @pytest.fixture
 def pictures():
-    for name in ("a.png", "b.png", "c@1.png"):
-        Path(name).write_bytes(name.encode())
+    for number, name in enumerate(("a.png", "b.png", "c@1.png")):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(name)
 
 
 def given(vae, settings=None, *, prompt=0, num_prompts=1, num_frames=51, **conditioning):
@@ -149,6 +150,36 @@ def test_between_pictures_and_videos(vaes, pictures):
     to_picture = extension_of(ConditioningSection(connect=("b.mp4", "a.png")), vae, 24, lambda frames: frames)
     assert (to_picture.is_backward, to_picture.start, to_picture.new) == (False, 17, 24)
     assert given(vae, connect=("b.mp4", "a.png"), num_frames=41).stills == (Still(0, 10),), "on the last frame"
+
+
+def test_content_says_what_is_a_picture(vaes, pictures):
+    for name, kind in (("still.gif", "GIF"), ("bare", "PNG"), ("picture.mp4", "PNG")):
+        Image.new("RGB", (8, 8)).save(name, kind)
+    frames = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (0, 100, 200)]
+    frames[0].save("moving.gif", save_all=True, append_images=frames[1:])
+    for name in ("still.gif", "bare", "picture.mp4"):
+        assert (
+            extension_of(ConditioningSection(connect=("a.png", name)), vaes["nano"], 24, lambda frames: frames) is None
+        )
+    moving = ConditioningSection(connect=("moving.gif", "a.png"))
+    assert extension_of(moving, vaes["nano"], 24, lambda frames: frames).file == Path("moving.gif")
+
+
+def test_what_goes_on_takes_no_references_of_a_prompt(vaes, pictures):
+    for conditioning in ({"extend": "a.mp4"}, {"connect": ("a.png", "b.png")}):
+        for settings in ({"reference_path": "a.png"}, {"mask_strategy": "0"}):
+            with pytest.raises(UsageError, match="takes no other pictures or videos, and the prompt names some"):
+                given(vaes["nano"], settings, **conditioning)
+
+
+def test_a_loop_without_a_given_beginning_has_sampled_frames_in_front_of_it(vaes, pictures):
+    vae = vaes["nano"]
+    assert given(vae, keyframes=("a.png@8",), num_frames=17).stills == (Still(0, 2),)
+    assert given(vae, keyframes=("a.png@8",), num_frames=17, seamless=True).stills == (Still(0, 3),)
+    begun = given(vae, first="b.png", keyframes=("a.png@8",), num_frames=17, seamless=True)
+    assert begun.stills == (Still(0, 0), Still(1, 2))
+    late = given(vae, references=("a.png",), mask_strategy=("0,0,12,0,1",), num_frames=17, seamless=True)
+    assert late.keeps_first(5), "how long the reference is does not matter"
 
 
 def test_an_overlap_is_for_both_videos(vaes, pictures):

@@ -532,3 +532,20 @@ def test_a_flag_beats_stored_settings(resolve):
     resolved = resolve({"shape": {"resolution": "144p"}}, from_settings=stored)
     assert (resolved.config.sampling.seed, resolved.config.shape.size) == (5, None)
     assert resolved.config.shape.resolution == "144p"
+
+
+def test_a_given_video_of_the_wrong_kind_is_said_with_its_key(plugins, tmp_path) -> None:
+    file = tmp_path / "c.yaml"
+    for value in ("5", "{a: b}", "[1, 2]"):
+        for name in ("connect", "extend", "edit"):
+            file.write_text(f"conditioning: {{{name}: {value}}}\n")
+            with pytest.raises(UsageError, match=name):
+                resolve_generate({}, config_file=str(file), plugins=plugins, video_shape=lambda text: None)
+
+
+def test_the_origin_of_a_size_shows_no_secret(plugins) -> None:
+    given = {"conditioning": {"edit": "http://bob:hunter2@x.org/a.mp4?token=abc123"}, "prompt": {"prompts": ["a"]}}
+    resolved = resolve_generate(given, plugins=plugins, video_shape=lambda text: ("96x96", 12.0))
+    assert resolved.config.shape.fps == 12
+    assert "x.org/a.mp4" in resolved.origins["shape.fps"]
+    assert "hunter2" not in str(resolved.origins) and "abc123" not in str(resolved.origins)

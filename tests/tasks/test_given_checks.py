@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -27,16 +28,19 @@ def notes_of(given=(), origins=None, segments=1, **conditioning):
 def test_settings_without_effect_are_said():
     assert notes_of() == []
     assert notes_of(backward=True) == ["--backward has no effect without --extend"]
-    assert notes_of(overlap=5) == ["--overlap has no effect without --extend or --connect or --segments"]
+    assert notes_of(overlap=5) == ["--overlap has no effect without --segments or a video that goes on"]
+    assert notes_of([Given()], connect=("a.png", "b.png"), overlap=5), "pictures have no overlap"
     assert notes_of(overlap_strength=0.2) == ["--overlap-strength has no effect without --segments"]
     assert notes_of(overlap=5, overlap_from="frames", segments=2) == []
     assert notes_of(strength=0.4) == ["--strength has no effect without --edit"]
     assert notes_of(strength=0.5, origins={"conditioning.strength": "flag"}), "also when it is the default"
     assert notes_of(strength=0.5, origins={"conditioning.strength": "--from"}) == []
+    assert notes_of(align=5, origins={"conditioning.align": "model opensora-v1.2"}) == []
     assert notes_of(align=5) == ["--align has no effect without --reference and --mask-strategy"]
     assert notes_of([Given(), Given(groups=parse_strategy("0"))], align=5) == []
-    assert notes_of(extend="a.mp4", backward=True, overlap=5) == []
-    assert notes_of(connect=("a.mp4", "b.mp4"), overlap=5) == []
+    going_on = [Given(extension=Extension(Path("a.mp4"), "", 5, 28, 33))]
+    assert notes_of(going_on, extend="a.mp4", backward=True, overlap=5) == []
+    assert notes_of(going_on, connect=("a.mp4", "b.mp4"), overlap=5) == []
     assert notes_of(edit="a.mp4", strength=0.4) == []
 
 

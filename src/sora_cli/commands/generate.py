@@ -134,19 +134,23 @@ def sources_of(options: Mapping[str, Any]) -> Sources:
 
 def make(given: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any], *, sources: Sources | None = None) -> None:
     """Make the clips of these settings. options: as above. sources: of the run, if some are known already."""
+    from sora_cli.conditioning.sources import check_standard_input
     from sora_cli.config.resolve import resolve_generate
+    from sora_cli.config.schema import ConditioningSection
     from sora_cli.plugin.manager import get_plugins
     from sora_cli.tasks.generate import run
     from sora_cli.video.settings import read_generate_settings
 
     found = sources or sources_of(options)
+    said = {name: value for name, value in given.get("conditioning", {}).items() if value is not None}
+    check_standard_input(ConditioningSection.model_construct(**said), given.get("prompt", {}).get("file"))
 
     def video_shape(text: str) -> tuple[str, float] | None:
-        from sora_cli.training.table import is_image
         from sora_cli.video.clips import size_and_rate
+        from sora_cli.video.pictures import is_still
 
         path = found(text).path
-        return None if is_image(path) else size_and_rate(path)
+        return None if is_still(path) else size_and_rate(path)
 
     video = options["from_video"]
     resolved = resolve_generate(

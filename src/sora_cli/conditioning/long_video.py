@@ -119,8 +119,11 @@ def overlap_of(vae: VAESpec, asked: int | None, *, is_backward: bool = False) ->
     return asked, piece
 
 
-def notes_on(segments: Segments, prompts: Sequence[str], fps: float) -> list[str]:
-    """What the user should know of the parts: how long the video is, and texts that none of them uses."""
+def notes_on(segments: Segments, prompts: Sequence[str], fps: float, known: int = 0) -> list[str]:
+    """What the user should know of the parts: how long the video is, and texts that none of them uses.
+
+    known: frames of a video that goes on, at the beginning of the first part.
+    """
     count, notes = segments.count, []
     for prompt in prompts:
         parts = split_segments(prompt)
@@ -138,6 +141,6 @@ def notes_on(segments: Segments, prompts: Sequence[str], fps: float) -> list[str
         ends = f"; all but the last end at frame {segments.whole}" if segments.whole < segments.frames else ""
         notes.append(
             f"{count} parts of {segments.frames} frames{ends}, each from the last {segments.overlap} of the one "
-            f"before: {segments.total} frames, {segments.total / fps:.3g} s"
+            f"before: {segments.total - known} {'new ' * bool(known)}frames, {(segments.total - known) / fps:.3g} s"
         )
     return notes

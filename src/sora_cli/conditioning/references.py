@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sora_cli.config.schema import ConditioningSection
     from sora_cli.plugin.specs import VAESpec
 
+#: Latent frames; more than any reference has.
+ANY_LENGTH = 10**6
 _KEYFRAME = re.compile(r"(?P<path>.+)@(?P<time>\d+(?:\.\d+)?)(?P<unit>s?)\Z")
 
 
@@ -110,7 +112,7 @@ class Given:
 
     def keeps_first(self, latent_frames: int) -> bool:
         """Whether the first latent frame of a clip is given, and kept as it is."""
-        anything = [latent_frames] * len(self.files)  # how long references are does not matter here
+        anything = [ANY_LENGTH] * len(self.files)  # how long references are does not matter here
         mask = frame_mask(self.placements(latent_frames, anything), latent_frames)
         return mask[0] == 0 or any(still.latent == 0 for still in self.stills)
 
@@ -137,7 +139,6 @@ def given_to(
     Raises UsageError for files that are not there, grammar errors, times outside the clip, two pictures at one place.
     """
     sources = sources or Sources()
-    named = _named_stills(conditioning, vae, segments or Segments(1, num_frames, num_frames), fps, sources)
     references = _of_prompt(conditioning.references, "reference", prompt, num_prompts)
     strategy = _of_prompt(conditioning.mask_strategy, "mask strategy", prompt, num_prompts)
     if "reference_path" in settings:
@@ -146,6 +147,8 @@ def given_to(
         strategy = settings["mask_strategy"]
     texts = [text for text in (references or "").split(";") if text]
     groups = parse_strategy(strategy)
+    if (conditioning.extend or conditioning.connect) and (texts or strategy):
+        raise UsageError("a video that goes on takes no other pictures or videos, and the prompt names some")
     if conditioning.edit is not None:
         if texts or strategy:
             raise UsageError("--edit and --reference are two ways to give a video", hint="give one of them")
@@ -157,6 +160,13 @@ def given_to(
     if texts and not groups:
         groups = (Group(),)  # the first frame, as a picture alone is meant
     count = len(texts)
+    starts = Given(tuple(map(Path, texts)), groups=groups, align=conditioning.align)
+    # Without a beginning that is given, a loop leaves out the frames in front of its ring.
+    is_ring = (
+        conditioning.seamless and conditioning.first is None and not starts.keeps_first(vae.latent_frames(num_frames))
+    )
+    parts = segments or Segments(1, num_frames, num_frames)
+    named = _named_stills(conditioning, vae, parts, fps, sources, lead=vae.leading_frames if is_ring else 0)
     found = [sources(text) for text in (*texts, *(path for path, _ in named))]
     stills = tuple(Still(count + index, latent, part) for index, (_, (part, latent)) in enumerate(named))
     said = (";".join(map(sources.said, texts)), ";".join(map(str, groups)))
@@ -230,9 +240,12 @@ def _of_prompt(entries: Sequence[str], what: str, prompt: int, num_prompts: int)
 
 
 def _named_stills(
-    conditioning: ConditioningSection, vae: VAESpec, segments: Segments, fps: float, sources: Sources
+    conditioning: ConditioningSection, vae: VAESpec, segments: Segments, fps: float, sources: Sources, *, lead: int
 ) -> list[tuple[str, tuple[int, int]]]:
-    """(path, (part, latent frame)) of the first, the last and the key pictures. Raises UsageError."""
+    """(path, (part, latent frame)) of the first, the last and the key pictures. Raises UsageError.
+
+    lead: sampled frames in front of the video.
+    """
     num_frames = segments.total
     frames: list[tuple[str, int]] = []
     first, last = conditioning.first, conditioning.last
@@ -253,7 +266,7 @@ def _named_stills(
     if last is not None:
         frames.append((last, num_frames - 1))
     located = [(path, *segments.locate(frame)) for path, frame in frames]
-    found = [(path, (part, vae.latent_frames(frame + 1) - 1)) for path, part, frame in located]
+    found = [(path, (part, vae.latent_frames(lead + frame + 1) - 1)) for path, part, frame in located]
     places = [where for _, where in found]
     for (path, where), (_, frame) in zip(found, frames, strict=True):
         if places.count(where) > 1:
@@ -262,9 +275,9 @@ def _named_stills(
 
 
 def _is_picture(source: Source) -> bool:
-    from sora_cli.training.table import is_image
+    from sora_cli.video.pictures import is_still
 
-    return is_image(source.path)
+    return is_still(source.path)
 
 
 def still_window(vae: VAESpec, num_frames: int, latent: int) -> tuple[int, int]:

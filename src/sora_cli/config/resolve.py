@@ -20,6 +20,7 @@ from ..launch import machine
 from ..launch.torchrun import check_hardware
 from ..plugin.specs import Constraints, ModelSpec, Weights
 from ..presets import LaunchEntry, choose_launch, list_presets, load_preset
+from ..redaction import redact
 from ..video.shapes import ClipShape, Size, covering_duration, covering_resolution, resolve_shape
 from ..weights import locate
 from .checks import complete_options, naming, validated
@@ -168,15 +169,17 @@ def _with_video_shape(layers: list[Layer], video_shape: VideoShape) -> list[Laye
         chosen = first_value(layers, key)
         if chosen is None:
             continue
-        paths = [chosen.value] if isinstance(chosen.value, str) else list(chosen.value)
-        found = next(((path, shape) for path in paths if (shape := video_shape(str(path)))), None)
+        paths = chosen.value if isinstance(chosen.value, list | tuple) else [chosen.value]
+        if not all(isinstance(path, str) for path in paths):
+            continue  # what is wrong with it is said when all settings are checked
+        found = next(((path, shape) for path in paths if (shape := video_shape(path))), None)
         if found is None:
             continue
         path, (size, rate) = found
         values: dict[str, Any] = {"shape.fps": rate}
         if key != "conditioning.edit":
             values["shape.size"] = size
-        return [*layers[: chosen.level + 1], Layer(f"{GIVEN_VIDEO}{path}", values), *layers[chosen.level + 1 :]]
+        return [*layers[: chosen.level + 1], Layer(f"{GIVEN_VIDEO}{redact(path)}", values), *layers[chosen.level + 1 :]]
     return layers
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 #: Setting of conditioning -> the settings one of which it needs to have an effect.
 NEEDS = {
     "backward": ("extend",),
-    "overlap": ("extend", "connect", "segments"),
     "overlap_strength": ("segments",),
     "overlap_from": ("segments",),
     "strength": ("edit",),
@@ -37,12 +36,19 @@ def check_given(given: Given, vae: VAESpec, latent_frames: int, config: Generate
 
     counts = {path: count_frames(path, fps) for path in dict.fromkeys(given.read)}
     for video in given.videos:
+        if counts[video.file] == 1 < video.overlap:
+            raise UsageError(
+                f"{video.file} is a single picture, and a video goes on from {video.overlap} frames",
+                hint="sora i2v makes a video from a picture",
+            )
         if counts[video.file] < video.overlap:
             raise UsageError(
                 f"{video.file} has {counts[video.file]} frames, fewer than the overlap of {video.overlap}",
                 hint="choose a smaller --overlap",
             )
     parts = config.shape.segments
+    if config.conditioning.edit is not None and parts > 1:
+        raise UsageError("--edit changes one clip, and --segments makes several", hint="leave out --segments")
     for part in range(parts):
         given.placements(latent_frames, [vae.latent_frames(counts[path]) for path in given.files], part)
     notes = [
@@ -103,6 +109,8 @@ def unused_settings(resolved: Resolved, givens: Sequence[Given]) -> list[str]:
 
     def is_set(name: str) -> bool:
         origin = resolved.origins.get(f"conditioning.{name}", "default")
+        if origin.startswith("model "):
+            return False  # what a model needs whenever it is given something
         return origin == "flag" or getattr(conditioning, name) != fields[name].default
 
     given = {name for name in fields if getattr(conditioning, name) is not None}
@@ -112,6 +120,14 @@ def unused_settings(resolved: Resolved, givens: Sequence[Given]) -> list[str]:
         for name, needed in NEEDS.items()
         if is_set(name) and not given & set(needed)
     ]
+    if is_set("overlap") and "segments" not in given and not any(each.videos for each in givens):
+        notes.append("--overlap has no effect without --segments or a video that goes on")
+    if not resolved.config.prompt.refine and not resolved.config.prompt.refine_motion:
+        notes += [
+            f"--{name.replace('_', '-')} has no effect without --refine"
+            for name in ("refine_model", "refine_timeout")
+            if resolved.origins.get(f"prompt.{name}") == "flag"
+        ]
     if is_set("align") and not any(given.groups for given in givens):
         notes.append("--align has no effect without --reference and --mask-strategy")
     return notes

@@ -189,7 +189,8 @@ def plan_generate(
     segments = segments_of(config, components.vae, loop.frames if loop else shape.num_frames)
     if extension is not None:
         extension = replace(extension, new=extension.new + segments.total - segments.frames)
-    notes += notes_on(segments, [prompt.text for prompt in prompts], shape.save_fps)
+    known = extension.overlap if extension is not None else 0
+    notes += notes_on(segments, [prompt.text for prompt in prompts], shape.save_fps, known)
     guidance = 1.0 if config.sampling.guidance is None else config.sampling.guidance
     if config.prompt.negative and guidance <= 1:
         raise UsageError(
@@ -465,6 +466,9 @@ def _clip(plan: GeneratePlan, prompt: Prompt, given: Given, seed: int, path: Pat
     for words in (prompt.text, *texts):
         check_text(words)
     refined = () if prompt.refined is None else (prompt.refined,)
+    if prompt.refined is not None and prompt.refined.motion is not None:
+        # It is stored with the refined text, and gone with it when another prompt is given.
+        conditioning = conditioning.model_copy(update={"motion": config.conditioning.motion})
     own = {"conditioning": conditioning, "prompt": config.prompt.model_copy(update={"refined": refined})}
     settings = {
         HASH_KEY: settings_hash(made_from),

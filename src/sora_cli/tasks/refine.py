@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sora_cli.conditioning.references import Given
+from sora_cli.conditioning.references import ANY_LENGTH, Given
 from sora_cli.config.schema import Refinement
 from sora_cli.console import get_console
 from sora_cli.errors import SoraError, UsageError
@@ -121,8 +121,12 @@ def _first_picture(given: Given, seen: dict[Path, bytes]) -> bytes | None:
         return None
     is_last = given.extension is not None and not given.extension.is_backward
     path = given.read[0]
-    if given.stills:
-        path = given.files[min(given.stills, key=lambda still: still.latent).reference]
+    if given.groups:
+        path = given.files[min(given.groups, key=lambda group: (group.loop, group.target_start % ANY_LENGTH)).reference]
+    if given.stills and (given.extension is None or given.extension.is_backward):
+        path = given.files[min(given.stills, key=lambda still: (still.part, still.latent)).reference]
+    elif is_last:
+        path = given.videos[0].file
     if path not in seen:
         seen[path] = _small_jpeg(_open(path, is_last=is_last))
     return seen[path]

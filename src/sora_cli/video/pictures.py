@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sora_cli.errors import SoraError
+
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
@@ -172,6 +174,22 @@ def _pixels(picture: Image) -> Tensor:
     return torch.from_numpy(np.array(to_rgb(picture))).permute(2, 0, 1)
 
 
+def is_still(path: Path) -> bool:
+    """Whether a file is a picture that does not move. Raises SoraError."""
+    try:
+        picture = open_picture(path)
+    except UnreadableError as error:
+        raise SoraError(f"{path}: {error}", hint="give a picture or a video that can be played") from error
+    if picture is None:
+        return False
+    with picture:
+        return not _moves(picture)
+
+
+def _moves(picture: Image) -> bool:
+    return picture.format in ANIMATED and getattr(picture, "n_frames", 1) > 1
+
+
 @contextlib.contextmanager
 def open_pixels(path: Path, *, first_only: bool = False) -> Iterator[Tensor | Video]:
     """A still picture (3, H, W) uint8, or an opened video or animation. first_only: an animation is a still picture.
@@ -187,8 +205,7 @@ def open_pixels(path: Path, *, first_only: bool = False) -> Iterator[Tensor | Vi
                 yield video
             return
         with picture:
-            moves = picture.format in ANIMATED and getattr(picture, "n_frames", 1) > 1
-            yield Animation(picture) if moves and not first_only else _pixels(picture)
+            yield Animation(picture) if _moves(picture) and not first_only else _pixels(picture)
     except UnreadableError as error:
         raise BadClipError(str(error)) from error
 

@@ -123,7 +123,7 @@ def sampled_size(size: Size, constraints: Constraints) -> Size:
     area = constraints.sampled_area
     if area is None or size.height * size.width <= area * AREA_SLACK:
         return size
-    factor = math.sqrt(area / (size.height * size.width))
+    factor = max(math.sqrt(area / (size.height * size.width)), min(1.0, constraints.min_side / min(size)))
     step = constraints.spatial_multiple
     made = Size(*(max(step, round(side * factor / step) * step) for side in size))
     return made if max(made) < max(size) else size
