@@ -62,6 +62,20 @@ def test_stopped_while_sampling(executable: Executable, uninterrupted: bytes, st
     assert not (folder / KEPT).exists()
 
 
+def test_a_sampler_that_looks_back_goes_on_with_what_it_saw(executable: Executable) -> None:
+    folder, run = executable.folder, (*RUN, "--scheduler", "dpm-solver")
+    executable(*run)
+    whole = (folder / "x.mp4").read_bytes()
+    for name in files_in(folder):
+        (folder / name).unlink()
+    stop_when(executable, latents_are_kept(folder), signal.SIGKILL, *run, **SLOW_STEPS)
+    kept = read_kept(folder / KEPT)
+    assert kept is not None
+    assert 0 < kept.step < kept.steps
+    assert "from step" in executable(*run).stderr
+    assert (folder / "x.mp4").read_bytes() == whole
+
+
 def test_killed_while_decoding(executable: Executable, uninterrupted: bytes) -> None:
     folder = executable.folder
     stop_when(executable, latents_are_kept(folder), signal.SIGKILL, *RUN, **SLOW_DECODING)

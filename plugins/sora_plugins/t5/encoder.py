@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from sora_cli.errors import SoraError
 from sora_cli.plugin.protocols import TextEmbedding
 from sora_cli.text.cleaning import clean_caption
+from sora_cli.text.tokenizers import load_tokenizer
 
 if TYPE_CHECKING:
     from sora_cli.weights.locate import LocatedWeights
@@ -105,7 +105,7 @@ def load(weights: LocatedWeights, device: torch.device, dtype: torch.dtype) -> T
         dtype=torch.bfloat16 if is_int8 else dtype,
         map_keys=map_keys,
     )
-    return T5Encoder(network.to(device), load_tokenizer(weights.folder))
+    return T5Encoder(network.to(device), load_tokenizer(weights.folder, TOKENIZER_FILES))
 
 
 def read_config(weights: LocatedWeights) -> Any:
@@ -133,16 +133,3 @@ def quantized_names(config: Any) -> set[str]:
     with torch.device("meta"):
         network = T5EncoderModel(config)
     return {f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Linear)}
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer in the folder itself, or in a folder `tokenizer` beside or inside it; nothing is downloaded."""
-    from transformers import AutoTokenizer
-
-    for place in (folder, folder / "tokenizer", folder.parent / "tokenizer"):
-        if any((place / name).is_file() for name in TOKENIZER_FILES):
-            return AutoTokenizer.from_pretrained(str(place), local_files_only=True, trust_remote_code=False)
-    raise SoraError(
-        f"the text encoder in {folder} has no tokenizer ({' or '.join(TOKENIZER_FILES)})",
-        hint="put the tokenizer's files beside the weights",
-    )

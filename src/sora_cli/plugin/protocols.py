@@ -167,5 +167,8 @@ class Scheduler(Protocol):
         on_step: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         """Latents (n, C, T, H, W). on_step(done, latents) is called after each step; `start_step` resumes there,
-        with `request.noise` holding the latents after that many steps."""
+        with `request.noise` holding the latents after that many steps.
+
+        A sampler that looks back at earlier steps appends what it needs of them to those latents, as more channels:
+        request.noise then holds the same. After the last step the latents are alone."""
         ...

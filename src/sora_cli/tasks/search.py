@@ -86,7 +86,8 @@ class _Measure:
 
         prepare_torch(plan.config.hardware)
         self.updates = updates
-        self.words = "word " * plan.components.text_encoder.max_tokens
+        # A number is a word, and a class for models of classes.
+        self.words = "1 " * plan.components.text_encoder.max_tokens
         self.loop = start.make_loop(plan, get_plugins(), Team(), Stop())
 
     def __call__(self, size: tuple[int, int, int], batch_size: int) -> float | None:

@@ -99,7 +99,10 @@ def remove_kept(output: Path) -> None:
 
 @dataclass(frozen=True)
 class KeptLatents:
-    """Latents (n, C, T, H, W) float32 after `step` of `steps` steps; clips: the settings hash of each row."""
+    """Latents (n, C, T, H, W) float32 after `step` of `steps` steps, as a sampler gives them to `on_step`.
+
+    clips: the settings hash of each row.
+    """
 
     clips: tuple[str, ...]
     step: int
