@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from executable import frames_of, image_of
-from opensora_tiny import make_tiny_opensora_v1_0
+from opensora_tiny import make_tiny_opensora_v1_0, make_tiny_opensora_v1_1
 
-TINY = {"opensora-v1.0": make_tiny_opensora_v1_0}
+TINY = {"opensora-v1.0": make_tiny_opensora_v1_0, "opensora-v1.1": make_tiny_opensora_v1_1}
 SHAPE = ("--size", "64x96", "--frames", "4", "--steps", "3", "--device", "cpu", "--dtype", "fp32")
 
 
@@ -41,9 +41,21 @@ def test_a_prompt_that_is_too_long_is_said(sora: Callable[..., Any], model: list
     assert "tokens of a prompt are not read" in done.err
 
 
+@pytest.mark.parametrize("model", ["opensora-v1.0"], indirect=True)
 def test_scales_of_the_variant_change_the_clip(sora: Callable[..., Any], model: list[str]) -> None:
-    if model[1] != "opensora-v1.0":
-        pytest.skip("only version 1.0 has scales")
     for name, more in {"a": (), "b": ("--variant", "16x256-HQ")}.items():
         assert sora("generate", "a fox", *model, *more, "--frames", "1", "-o", f"{name}.png").code == 0
     assert (image_of(Path("a.png")) != image_of(Path("b.png"))).any()
+
+
+@pytest.mark.parametrize("model", ["opensora-v1.1"], indirect=True)
+def test_a_given_first_frame(sora: Callable[..., Any], model: list[str]) -> None:
+    """Frames that are given go into the network as masks, and stay."""
+    for name in ("x", "y"):
+        assert sora("generate", name, *model, "--frames", "1", "-o", f"{name}.png").code == 0
+    for name in ("x", "y"):
+        done = sora("generate", "a fox", *model, "--first", f"{name}.png", "-o", f"{name}.mp4")
+        assert done.code == 0, done.err
+    first, other = (frames_of(Path(f"{name}.mp4")) for name in "xy")
+    assert first.shape == (4, 64, 96, 3)
+    assert all((one != another).any() for one, another in zip(first, other, strict=True)), "all frames see the first"

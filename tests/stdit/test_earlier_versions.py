@@ -14,11 +14,11 @@ from torch import Tensor
 from sora_cli.errors import SoraError
 from sora_cli.plugin.manager import get_plugins, load_attribute
 from sora_cli.weights.load import check_tensors
-from sora_plugins.stdit import stdit1
-from sora_plugins.stdit.adapt import start_stdit1
+from sora_plugins.stdit import stdit1, stdit2
+from sora_plugins.stdit.adapt import start_stdit1, start_stdit2
 from sora_plugins.stdit.memory import network_memory, parameters
 from sora_plugins.stdit.network import Network
-from sora_plugins.stdit.options import STDiT1Options
+from sora_plugins.stdit.options import STDiT1Options, STDiT2Options
 
 FOLDER = Path(os.environ.get("GOLDENS_DIR") or Path(__file__).parents[1] / "goldens").resolve() / "manifests"
 SMALL = {"hidden_size": 48, "depth": 2, "num_heads": 4, "caption_channels": 20, "model_max_length": 6}
@@ -27,9 +27,13 @@ RELEASED = [
     ("stdit-xl-2_16x256x256", "opensora-v1.0", "16x256"),
     ("stdit-xl-2_16x256x256", "opensora-v1.0", "16x256-HQ"),
     ("stdit-xl-2_16x512x512", "opensora-v1.0", "16x512-HQ"),
+    ("stdit2-xl-2", "opensora-v1.1", "stage3"),
+    ("stdit2-xl-2", "opensora-v1.1", "stage2"),
 ]
-MODULES = {"opensora-v1.0": stdit1}
+MODULES = {"opensora-v1.0": stdit1, "opensora-v1.1": stdit2}
 MODELS = list(MODULES)
+#: Parts of names that pictures have no use for.
+NEW = ("attn_temp.", "_temporal", "t_block_temp.", "fl_embedder.", "fps_embedder.", "q_norm.", "k_norm.", "rope.freqs")
 
 
 def read_manifest(name: str) -> dict[str, Any]:
@@ -210,16 +214,48 @@ def test_scales_are_options() -> None:
         fresh("opensora-v1.0", time_scale=0.0)
 
 
-def test_starting_from_a_picture_model() -> None:
-    network = noisy("opensora-v1.0")
-    picture = {name: tensor for name, tensor in network.state_dict().items() if ".attn_temp." not in name}
-    picture |= {"pos_embed": torch.zeros(1, 4, 48), "csize_embedder.mlp.0.weight": torch.zeros(2, 2)}
-    picture["x_embedder.proj.weight"] = picture["x_embedder.proj.weight"][:, :, 0]
-    started = start_stdit1(picture, {**SMALL, "model_max_length": 8})
+def test_the_order_of_norm_and_rotation(given: Any) -> None:
+    """That of the released weights, whose config.json lacks the key, unless something says otherwise."""
+    released, arguments = {"model_type": "STDiT2", "qk_norm": True}, given()
+    networks = [
+        noisy("opensora-v1.1", None, **released),
+        noisy("opensora-v1.1", None, **released, qk_norm_legacy=True),
+        noisy("opensora-v1.1", None, **released, qk_norm_legacy=False),
+        noisy("opensora-v1.1", STDiT2Options(qk_norm_legacy=False), **released, qk_norm_legacy=True),
+    ]
+    with torch.no_grad():
+        first, legacy, modern, chosen = (network(**arguments) for network in networks)
+    assert torch.equal(first, legacy)
+    assert torch.equal(modern, chosen)
+    assert (legacy - modern).abs().max() > 1e-3
+
+
+def test_pictures_of_two_sizes_are_told_apart(given: Any) -> None:
+    network, arguments = noisy("opensora-v1.1"), given()
+    with torch.no_grad():
+        first = network(**arguments)
+        for name in ("num_frames", "height", "width", "ar", "fps"):
+            other = {**arguments, name: arguments[name].clone()}
+            other[name][1] *= 2
+            out = network(**other)
+            assert torch.equal(out[0], first[0])
+            assert (out[1] - first[1]).abs().max() > 1e-4, name
+
+
+@pytest.mark.parametrize(("model", "start"), [("opensora-v1.0", start_stdit1), ("opensora-v1.1", start_stdit2)])
+def test_starting_from_a_picture_model(model: str, start: Any) -> None:
+    network = noisy(model, qk_norm=True)
     wanted = network.state_dict()
-    missing = {name for name in wanted if name not in started.tensors}
-    assert missing == {name for name in wanted if ".attn_temp." in name}
-    assert all(any(part in name for part in started.initial) for name in missing)
+    new = [name for name in wanted if any(part in name for part in NEW)]
+    picture = {name: tensor for name, tensor in wanted.items() if name not in new}
+    picture |= {"pos_embed": torch.zeros(1, 4, 48)}
+    if model == "opensora-v1.0":
+        picture["csize_embedder.mlp.0.weight"] = torch.zeros(2, 2)
+    picture["x_embedder.proj.weight"] = picture["x_embedder.proj.weight"][:, :, 0]
+    started = start(picture, {**SMALL, "model_max_length": 8})
+    assert set(wanted) - set(started.tensors) == set(new)
+    assert not set(started.tensors) - set(wanted)
+    assert all(any(part in f".{name}" for part in started.initial) for name in new)
     assert started.tensors["x_embedder.proj.weight"].shape == (48, 4, 1, 2, 2)
     assert started.tensors["y_embedder.y_embedding"].shape == (8, 20)
-    assert start_stdit1(wanted, SMALL).initial == ()
+    assert start(wanted, SMALL).initial == ()

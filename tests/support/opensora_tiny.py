@@ -95,6 +95,15 @@ def make_tiny_opensora_v1_0(folder: Path) -> list[str]:
     return _with_frame_autoencoder(folder)
 
 
+def make_tiny_opensora_v1_1(folder: Path) -> list[str]:
+    """As `make_tiny_opensora` for version 1.1, whose config.json does not say `qk_norm_legacy`."""
+    from sora_plugins.stdit.stdit2 import build
+
+    config = {**NETWORK, "model_type": "STDiT2", "hidden_size": 48, "model_max_length": 200}
+    _write(folder / "model", config, lambda: build(config))
+    return _with_frame_autoencoder(folder)
+
+
 def _with_frame_autoencoder(folder: Path) -> list[str]:
     from t5_tiny import make_tiny_t5
 

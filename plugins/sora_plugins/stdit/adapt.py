@@ -21,6 +21,18 @@ RECOMPUTED = ("pos_embed", "pos_embed_temporal", "temp_embed")
 #: Conditions of PixArt that STDiT and STDiT3 do not have.
 IMAGE_ONLY = ("csize_embedder.", "ar_embedder.")
 
+#: What an STDiT2 has and PixArt has not.
+NEW_IN_STDIT2 = (
+    "attn_temp.",
+    "scale_shift_table_temporal",
+    "t_block_temp.",
+    "fl_embedder.",
+    "fps_embedder.",
+    "q_norm.",
+    "k_norm.",
+    "rope.freqs",
+)
+
 
 def adapt_tensors(tensors: Mapping[str, Tensor], *, text_tokens: int, has_spatial_blocks: bool) -> dict[str, Tensor]:
     """The tensors of a file under the names and in the shapes of the network.
@@ -53,6 +65,18 @@ def start_stdit1(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Start
         return StartWeights(adapted)
     kept = {name: tensor for name, tensor in adapted.items() if not name.startswith(IMAGE_ONLY)}
     return StartWeights(kept, initial=("attn_temp.",))
+
+
+def start_stdit2(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> StartWeights:
+    """Weights that an STDiT2 starts from. config: of the network.
+
+    Out of an image model (PixArt-alpha 1024, which knows size and ratio) attention over frames, what it is told and the
+    norms of queries and keys keep their initial values.
+    """
+    adapted = adapt_tensors(tensors, text_tokens=config["model_max_length"], has_spatial_blocks=False)
+    if any(".attn_temp." in name for name in adapted):
+        return StartWeights(map_tensors(adapted))
+    return StartWeights(adapted, initial=NEW_IN_STDIT2)
 
 
 def start_stdit3(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> StartWeights:
