@@ -34,7 +34,7 @@ ANSWERS = [
     (["generate"], "--samp", set()),
     (["generate"], "--step", {"--steps"}),
     (["generate"], "--no-over", {"--no-overwrite"}),
-    (["generate", "-m"], "", {"auto", "nano", "fake", "opensora-v1.2"}),
+    (["generate", "-m"], "", {"auto", "nano", "fake", "opensora-v1.0", "opensora-v1.1", "opensora-v1.2"}),
     (["generate", "x", "--model"], "fa", {"fake"}),
     (["generate", "--res"], "72", {"720p"}),
     (["generate"], "--res=72", {"720p"}),

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from sora_plugins.stdit import layers
 from sora_plugins.stdit.adapt import adapt_tensors
-from sora_plugins.stdit.config import STDiT3Config
+from sora_plugins.stdit.config import STDiT2Config, STDiT3Config, STDiTConfig
+from sora_plugins.stdit.stdit1 import STDiTBlock
+from sora_plugins.stdit.stdit2 import STDiT2Block
 from sora_plugins.stdit.stdit3 import SPATIAL, TEMPORAL, STDiT3Block
 
 TOPIC = "stdit_modules"
@@ -191,4 +193,42 @@ def stdit3_block(case: Case, tensors: Tensors) -> Tensors:
     tables = layers.RotaryEmbedding(DIM // case["num_heads"]).tables(3, CPU)
     plain = block(x, text, tensors["in.t"], rope=tables)
     masked = block(x, text, tensors["in.t"], tensors["in.x_mask"], tensors["in.t0"], tables)
+    return {"out.no_mask": plain.flatten(1, 2), "out.masked": masked.flatten(1, 2)}
+
+
+@check("pos_embed_v1")
+def pos_embed_v1(case: Case, _tensors: Tensors) -> Tensors:
+    places, frames = case["params"]["spatial"], case["params"]["temporal"]
+    return {
+        "out.spatial": layers.position_table(places["dim"], places["h"], places["w"], scale=places["scale"], base=None),
+        "out.temporal": layers.frame_table(frames["dim"], frames["length"], scale=frames["scale"]),
+    }
+
+
+@check("stdit1_block")
+def stdit1_block(case: Case, tensors: Tensors) -> Tensors:
+    block = loaded(STDiTBlock(STDiTConfig(hidden_size=DIM, num_heads=case["num_heads"]), drop_path=0.0), tensors)
+    given = (
+        tensors["in.x"].view(2, 3, 2, DIM),
+        layers.PackedText(tensors["in.y_packed"], case["lengths"]),
+        tensors["in.t"],
+    )
+    frames = tensors["in.tpe"][0][:, None]
+    out = {
+        "out.no_mask_no_tpe": block(*given),
+        "out.tpe": block(*given, frames=frames),
+        "out.masked_tpe": block(*given, tensors["in.x_mask"], tensors["in.t0"], frames),
+    }
+    return {name: value.flatten(1, 2) for name, value in out.items()}
+
+
+@check("stdit2_block")
+def stdit2_block(case: Case, tensors: Tensors) -> Tensors:
+    config = STDiT2Config(hidden_size=DIM, num_heads=case["num_heads"], qk_norm=True)
+    block = loaded(STDiT2Block(config, drop_path=0.0), tensors)
+    x, text = tensors["in.x"].view(2, 3, 2, DIM), layers.PackedText(tensors["in.y_packed"], case["lengths"])
+    c, c0 = (tensors["in.t"], tensors["in.t_tmp"]), (tensors["in.t0"], tensors["in.t0_tmp"])
+    rope = layers.RotaryEmbedding(DIM // case["num_heads"]).tables(3, CPU)
+    plain = block(x, text, c, rope=rope)
+    masked = block(x, text, c, tensors["in.x_mask"], c0, rope)
     return {"out.no_mask": plain.flatten(1, 2), "out.masked": masked.flatten(1, 2)}

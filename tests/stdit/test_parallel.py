@@ -1,4 +1,4 @@
-"""STDiT3 split over processes gives what one process gives, also where positions do not divide."""
+"""A network split over processes gives what one process gives, also where positions do not divide."""
 
 from __future__ import annotations
 
@@ -10,17 +10,28 @@ from pathlib import Path
 
 import pytest
 
-GOLDENS = Path(os.environ.get("GOLDENS_DIR") or Path(__file__).parents[1] / "goldens").resolve() / "stdit3"
+GOLDENS = Path(os.environ.get("GOLDENS_DIR") or Path(__file__).parents[1] / "goldens").resolve()
 WORKER = Path(__file__).parents[1] / "support" / "sequence_worker.py"
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_golden_cases_on_several_processes(processes: int) -> None:
-    if not GOLDENS.is_dir():
-        pytest.skip(f"golden topic 'stdit3' is not in {GOLDENS.parent}")
+CASES = {"base", "x_mask", "backward", "gradients"}
+
+
+@pytest.mark.parametrize(
+    ("topic", "processes", "cases"),
+    [
+        ("stdit1", 2, CASES),
+        ("stdit2", 2, {*CASES, "sizes"}),
+        ("stdit3", 2, {*CASES, "sizes", "sp2_padded"}),
+        ("stdit3", 4, {*CASES, "sizes", "sp2_padded"}),
+    ],
+)
+def test_golden_cases_on_several_processes(topic: str, processes: int, cases: set[str]) -> None:
+    if not (GOLDENS / topic).is_dir():
+        pytest.skip(f"golden topic {topic!r} is not in {GOLDENS}")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     done = subprocess.run(
-        [*command, str(WORKER), str(GOLDENS)],
+        [*command, str(WORKER), str(GOLDENS / topic)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -28,5 +39,5 @@ def test_golden_cases_on_several_processes(processes: int) -> None:
     )
     assert done.returncode == 0, done.stderr
     worst = json.loads(done.stdout.splitlines()[-1])
-    assert set(worst) == {"base", "x_mask", "sizes", "backward", "sp2_padded", "gradients"}
+    assert set(worst) == cases
     assert max(worst.values()) < 1e-4, worst

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sora_plugins.stdit import stdit3
+from sora_plugins.stdit import network as shared
+from sora_plugins.stdit.network import MAX_TABLES, SPATIAL, TEMPORAL, pieces
 from sora_plugins.stdit.options import STDiTOptions
-from sora_plugins.stdit.stdit3 import MAX_TABLES, SPATIAL, TEMPORAL, STDiT3, pieces
+from sora_plugins.stdit.stdit3 import STDiT3
 
 # Products over fewer rows may be summed in another order: a few float32 roundings of values of size 1 to 5.
 ROUNDING = {"atol": 2e-5, "rtol": 1e-5}
@@ -63,14 +64,14 @@ def test_the_final_layer_in_pieces(network, inputs, monkeypatch):
     given["x_mask"] = torch.tensor([[True, False, True, True], [False, True, True, True]])
     with torch.no_grad():
         whole = model(**given)
-        monkeypatch.setattr(stdit3, "CPU_TOKENS_AT_ONCE", 8)
+        monkeypatch.setattr(shared, "CPU_TOKENS_AT_ONCE", 8)
         torch.testing.assert_close(model(**given), whole, **ROUNDING)
 
 
 def test_gradients_pass_through_whole_blocks(network, inputs, monkeypatch):
     """With gradients nothing is cut, whatever the size."""
     model, given = network().train(), inputs()
-    monkeypatch.setattr(stdit3, "pieces", lambda *_args, **_more: pytest.fail("cut while gradients are recorded"))
+    monkeypatch.setattr(shared, "pieces", lambda *_args, **_more: pytest.fail("cut while gradients are recorded"))
     set_pieces(model, 1)(**{**given, "mask": None}).sum().backward()
     assert model.spatial_blocks[0].attn.qkv.weight.grad.abs().max() > 0
 
@@ -143,8 +144,8 @@ def test_packed_and_masked_text_are_equal(network, inputs, tokens_at_once):
 
 def test_tables_are_made_once_per_size_and_few_are_kept(network, inputs, monkeypatch):
     model, made = network(), []
-    make = stdit3.position_table
-    monkeypatch.setattr(stdit3, "position_table", lambda *args, **more: made.append(args) or make(*args, **more))
+    make = shared.position_table
+    monkeypatch.setattr(shared, "position_table", lambda *args, **more: made.append(args) or make(*args, **more))
     with torch.no_grad():
         for _ in range(2):
             model(**inputs(size=(2, 4, 6)))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from sora_plugins.stdit import memory, sora_models, stdit3
+from sora_plugins.stdit import memory, network, sora_models
 from sora_plugins.stdit.memory import network_memory, parameters
 from sora_plugins.stdit.stdit3 import build
 
@@ -72,7 +72,8 @@ def test_parameters_are_those_of_the_network(variant, changes):
     config = {**sora_models()[0].variants[variant], **changes}
     with torch.device("meta"):
         model = build(config)
-    block, rest = parameters(config)
+    count, block, rest = parameters(config)
+    assert count == 2 * config["depth"]
     for one in model.blocks():
         assert sum(parameter.numel() for parameter in one.parameters()) == block
     assert sum(parameter.numel() for parameter in model.parameters()) == 2 * config["depth"] * block + rest
@@ -92,5 +93,5 @@ def test_a_large_clip_fits_a_small_card():
 
 
 def test_the_pieces_are_those_of_the_network():
-    assert memory.TOKENS_AT_ONCE == stdit3.TOKENS_AT_ONCE
-    assert stdit3.CPU_TOKENS_AT_ONCE <= stdit3.TOKENS_AT_ONCE
+    assert memory.TOKENS_AT_ONCE == network.TOKENS_AT_ONCE
+    assert network.CPU_TOKENS_AT_ONCE <= network.TOKENS_AT_ONCE

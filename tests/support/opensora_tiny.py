@@ -1,4 +1,4 @@
-"""Tiny checkpoints with the architecture, file names and tensor names of the released Open-Sora 1.2."""
+"""Tiny checkpoints with the architecture, file names and tensor names of the released Open-Sora."""
 
 from __future__ import annotations
 
@@ -52,6 +52,15 @@ AUTOENCODER = {
 }
 
 
+FRAME_AUTOENCODER = {
+    "_class_name": "AutoencoderKL",
+    "block_out_channels": [8, 8, 8, 8],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "scaling_factor": 0.18215,
+}
+
+
 def make_tiny_opensora(folder: Path) -> list[str]:
     """Write the three folders `model`, `vae` and `text` into `folder`, always with the same numbers.
 
@@ -66,12 +75,55 @@ def make_tiny_opensora(folder: Path) -> list[str]:
     _write(folder / "model", NETWORK, lambda: build(NETWORK))
     _write(folder / "vae", AUTOENCODER, lambda: VideoAutoencoder(VideoAutoencoderConfig.from_mapping(AUTOENCODER)))
     make_tiny_t5(folder / "text", width=TEXT_WIDTH)
+    return _flags(folder)
+
+
+def make_tiny_opensora_v1_0(folder: Path) -> list[str]:
+    """As `make_tiny_opensora` for version 1.0: the network is a pickled table with positions of 16 x 256 x 256 pixels,
+    as released, with a config.json beside it that says how small it is."""
+    from sora_plugins.stdit.layers import frame_table, position_table
+    from sora_plugins.stdit.stdit1 import build
+
+    config = {**NETWORK, "model_type": "STDiT", "model_max_length": 120}
+    tensors = _write(folder / "model", config, lambda: build(config))
+    (folder / "model" / "model.safetensors").unlink()
+    tables = {
+        "pos_embed": position_table(32, 16, 16, scale=0.5, base=None),
+        "pos_embed_temporal": frame_table(32, 16, scale=1.0),
+    }
+    torch.save({**tables, **tensors}, folder / "model" / "OpenSora-v1-HQ-16x256x256.pth")
+    return _with_frame_autoencoder(folder)
+
+
+def make_tiny_opensora_v1_1(folder: Path) -> list[str]:
+    """As `make_tiny_opensora` for version 1.1, whose config.json does not say `qk_norm_legacy`."""
+    from sora_plugins.stdit.stdit2 import build
+
+    config = {**NETWORK, "model_type": "STDiT2", "hidden_size": 48, "model_max_length": 200}
+    _write(folder / "model", config, lambda: build(config))
+    return _with_frame_autoencoder(folder)
+
+
+def _with_frame_autoencoder(folder: Path) -> list[str]:
+    from t5_tiny import make_tiny_t5
+
+    from sora_plugins.sd_vae.config import SpatialConfig
+    from sora_plugins.sd_vae.model import SpatialAutoencoder
+
+    config = SpatialConfig.from_mapping(FRAME_AUTOENCODER)
+    _write(folder / "vae", FRAME_AUTOENCODER, lambda: SpatialAutoencoder(config))
+    make_tiny_t5(folder / "text", width=TEXT_WIDTH)
+    return _flags(folder)
+
+
+def _flags(folder: Path) -> list[str]:
     flags = {"--weights": "model", "--vae-weights": "vae", "--text-weights": "text"}
     return [text for flag, name in flags.items() for text in (flag, str(folder / name))]
 
 
-def _write(folder: Path, config: dict[str, Any], make: Any) -> None:
-    """config.json and model.safetensors. All tensors are noise, so that every part of the network counts."""
+def _write(folder: Path, config: dict[str, Any], make: Any) -> dict[str, torch.Tensor]:
+    """Write config.json and model.safetensors, and return the tensors. All are noise, so that every part of the network
+    counts."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True)
@@ -82,6 +134,6 @@ def _write(folder: Path, config: dict[str, Any], make: Any) -> None:
         for parameter in network.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.05 * torch.randn_like(parameter))
-    save_file(
-        {name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / "model.safetensors"
-    )
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors")
+    return tensors

@@ -1,4 +1,4 @@
-"""Run under torchrun: golden cases of the network, split over all processes, compared with one process."""
+"""Run under torchrun: golden cases of a network, split over all processes, compared with one process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 from sora_plugins.stdit.parallel import shard
-from sora_plugins.stdit.stdit3 import build
+from sora_plugins.stdit.stdit1 import build as build1
+from sora_plugins.stdit.stdit2 import build as build2
+from sora_plugins.stdit.stdit3 import build as build3
+from sora_plugins.stdit.weights import POSITION_TABLES
+
+BUILDS = {"stdit1": build1, "stdit2": build2, "stdit3": build3}
+#: Those that a network has are run.
+NAMES = ("base", "x_mask", "sizes", "backward", "sp2_padded")
 
 
 def mean_difference(parameter: torch.nn.Parameter, wanted: torch.Tensor) -> float:
@@ -27,10 +34,11 @@ def main(folder: Path) -> None:
     dist.init_process_group("gloo")
     index = json.loads((folder / "index.json").read_text())
     worst = {}
-    for name in ("base", "x_mask", "sizes", "backward", "sp2_padded"):
+    for name in [name for name in NAMES if name in index["cases"]]:
         case = index["cases"][name]
-        model = build(case["config"])
-        model.load_state_dict(load_file(folder / index["weights"][case["weights"]]["file"]), strict=True)
+        model = BUILDS[folder.name](case["config"])
+        weights = load_file(folder / index["weights"][case["weights"]]["file"])
+        model.load_state_dict({name: weights[name] for name in weights if name not in POSITION_TABLES}, strict=True)
         model.train(case["mode"] == "train")
         shard(model, dist.group.WORLD)
         tensors = load_file(folder / case["file"])

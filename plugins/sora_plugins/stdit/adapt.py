@@ -18,8 +18,20 @@ from .weights import map_tensors
 PATCH, NULL_TEXT = "x_embedder.proj.weight", "y_embedder.y_embedding"
 #: Position tables, which are computed for the size at hand.
 RECOMPUTED = ("pos_embed", "pos_embed_temporal", "temp_embed")
-#: Conditions of PixArt that STDiT3 does not have.
+#: Conditions of PixArt that STDiT and STDiT3 do not have.
 IMAGE_ONLY = ("csize_embedder.", "ar_embedder.")
+
+#: What an STDiT2 has and PixArt has not.
+NEW_IN_STDIT2 = (
+    "attn_temp.",
+    "scale_shift_table_temporal",
+    "t_block_temp.",
+    "fl_embedder.",
+    "fps_embedder.",
+    "q_norm.",
+    "k_norm.",
+    "rope.freqs",
+)
 
 
 def adapt_tensors(tensors: Mapping[str, Tensor], *, text_tokens: int, has_spatial_blocks: bool) -> dict[str, Tensor]:
@@ -41,6 +53,30 @@ def adapt_tensors(tensors: Mapping[str, Tensor], *, text_tokens: int, has_spatia
             f"spatial_{name}" if name.startswith("blocks.") else name: tensor for name, tensor in adapted.items()
         }
     return adapted
+
+
+def start_stdit1(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> StartWeights:
+    """Weights that an STDiT starts from. config: of the network.
+
+    Out of an image model (PixArt-alpha) attention over frames keeps its initial values, and so adds nothing at first.
+    """
+    adapted = adapt_tensors(tensors, text_tokens=config["model_max_length"], has_spatial_blocks=False)
+    if any(".attn_temp." in name for name in adapted):
+        return StartWeights(adapted)
+    kept = {name: tensor for name, tensor in adapted.items() if not name.startswith(IMAGE_ONLY)}
+    return StartWeights(kept, initial=("attn_temp.",))
+
+
+def start_stdit2(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> StartWeights:
+    """Weights that an STDiT2 starts from. config: of the network.
+
+    Out of an image model (PixArt-alpha 1024, which knows size and ratio) attention over frames, what it is told and the
+    norms of queries and keys keep their initial values.
+    """
+    adapted = adapt_tensors(tensors, text_tokens=config["model_max_length"], has_spatial_blocks=False)
+    if any(".attn_temp." in name for name in adapted):
+        return StartWeights(map_tensors(adapted))
+    return StartWeights(adapted, initial=NEW_IN_STDIT2)
 
 
 def start_stdit3(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> StartWeights:

@@ -63,6 +63,14 @@ def position_table(
     return table.reshape(1, rows * columns, dim)
 
 
+def frame_table(dim: int, frames: int, *, scale: float, device: torch.device | str = "cpu") -> Tensor:
+    """Sine table of frames (1, frames, dim), all sines before all cosines; indices are divided by `scale`."""
+    half = torch.arange(dim // 2, dtype=torch.float64, device=device)
+    index = torch.arange(frames, dtype=torch.float64, device=device) / scale
+    angles = index[:, None] * 10000 ** (-2 * half / dim)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)[None].float()
+
+
 class RotaryEmbedding(nn.Module):
     """Rotary positions over interleaved pairs of all channels of a head (Su et al. 2021).
 

@@ -1,6 +1,6 @@
-"""Device memory of an STDiT3 call, from sizes alone. Pure Python, so that a run is planned before torch is loaded.
+"""Device memory of a call of a network, from sizes alone. Pure Python, so that a run is planned before torch is loaded.
 
-The network goes through a block in pieces (stdit3.py, `pieces`), so beside the features of all tokens there are only
+The networks go through a block in pieces (network.py, `pieces`), so beside the features of all tokens there are only
 the intermediates of one piece. Units below: one unit is `width` numbers per token of what they count.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from sora_cli.plugin.specs import PartMemory
 
-#: As stdit3.py on a GPU; a test compares them.
+#: As network.py on a GPU; a test compares them.
 TOKENS_AT_ONCE = 32768
 #: Features of all tokens at a time: those before and after a block.
 FEATURES = 2
@@ -29,35 +29,50 @@ def network_memory(
     dtype_bytes: int,
     tokens_at_once: int = TOKENS_AT_ONCE,
 ) -> PartMemory:
-    """Memory of sampling. config: fields of config.json, as `STDiT3Config`; text_tokens: per row, padding left out."""
-    block, rest = parameters(config)
+    """Memory of sampling. config: fields of config.json of any network of the family; text_tokens: per row, padding
+    left out."""
+    count, block, rest = parameters(config)
     # The table of "no text" stays in float32.
     rest_bytes = rest * dtype_bytes + config["model_max_length"] * config["caption_channels"] * 4
     return PartMemory(
-        weights=2 * config["depth"] * block * dtype_bytes + rest_bytes,
-        working=_working(config, latent_shape, rows, text_tokens, dtype_bytes, tokens_at_once),
+        weights=count * block * dtype_bytes + rest_bytes,
+        working=_working(config, count, latent_shape, rows, text_tokens, dtype_bytes, tokens_at_once),
         block=BLOCKS_ON_DEVICE * block * dtype_bytes + rest_bytes,
     )
 
 
-def parameters(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Numbers of parameters: of one block, and of all that is not in blocks (stdit.md section 10)."""
-    width, hidden = config["hidden_size"], int(config["hidden_size"] * config["mlp_ratio"])
-    head = width // config["num_heads"]
-    block = 8 * width**2 + 8 * width + 2 * width * hidden + hidden + width  # attentions and MLP with their biases
-    block += 6 * width + (2 * head if config["qk_norm"] else 0)
+def parameters(config: Mapping[str, Any]) -> tuple[int, int, int]:
+    """The number of blocks, and numbers of parameters: of one block, and of all that is not in blocks."""
+    family, width, depth = config.get("model_type", "STDiT3"), config["hidden_size"], config["depth"]
+    hidden, head = int(width * config["mlp_ratio"]), width // config["num_heads"]
+    attention = 4 * (width + 1) * width
+    norms = 2 * head if config.get("qk_norm") else 0
+    block = attention + 2 * width * hidden + hidden + width + 6 * width  # text, MLP and table
     patch, channels, text = math.prod(config["patch_size"]), config["in_channels"], config["caption_channels"]
     outputs = patch * channels * (2 if config["pred_sigma"] else 1)
     rest = (patch * channels + 1) * width  # patches
-    rest += 2 * (257 * width + (width + 1) * width)  # timestep and frame rate
+    rest += _scalar(width)  # timestep
     rest += (width + 1) * 6 * width  # modulation of all blocks
     rest += (text + 1) * width + (width + 1) * width  # text
     rest += 2 * width + (width + 1) * outputs  # final layer
-    return block, rest + head // 2
+    if family == "STDiT3":
+        return 2 * depth, block + attention + norms, rest + _scalar(width) + head // 2  # frame rate, rotary frequencies
+    block += 2 * attention
+    if family == "STDiT":
+        return depth, block, rest
+    rest += 2 * _scalar(width // 3) + 2 * _scalar(width)  # size, its ratio; length, frame rate
+    rest += (width + 1) * 3 * width + head // 2  # modulation over frames, rotary frequencies
+    return depth, block + 3 * width + 2 * norms, rest
+
+
+def _scalar(width: int) -> int:
+    """Parameters of what embeds one number."""
+    return 257 * width + (width + 1) * width
 
 
 def _working(
     config: Mapping[str, Any],
+    blocks: int,
     latent_shape: tuple[int, int, int, int],
     rows: int,
     text_tokens: int,
@@ -73,14 +88,14 @@ def _working(
     piece = min(tokens, max(tokens_at_once, frames, positions))
     features = FEATURES * tokens * width * dtype_bytes
     # Keys and values of the text in all blocks, made once per prompt, and the projected text.
-    text = rows * text_tokens * width * dtype_bytes * (2 * 2 * config["depth"] + 1)
+    text = rows * text_tokens * width * dtype_bytes * (2 * blocks + 1)
     tables = 4 * positions * width
     latents = 4 * rows * math.prod(latent_shape) * (3 if config["pred_sigma"] else 2)
     return features + piece * width * _piece_units(config, dtype_bytes) + text + tables + latents
 
 
 def _piece_units(config: Mapping[str, Any], dtype_bytes: int) -> int:
-    """Bytes per channel and token of a piece at the moment when a temporal block needs most."""
+    """Bytes per channel and token of a piece at the moment when attention over frames or the MLP needs most."""
     # Rotating k: the modulated features, q, k and v as one, normed q and k, and rotated q are there; k is being widened
     # to float32 and multiplied, then rounded.
     widened = 4 if dtype_bytes == 4 else 4 + 4 + dtype_bytes

@@ -18,3 +18,26 @@ class STDiTOptions(BaseModel):
     cross_attention: Literal["packed", "masked"] = Field(
         default="packed", description="texts of different lengths in a batch: packed one after the other, or masked"
     )
+
+
+class STDiT1Options(STDiTOptions):
+    """Options of Open-Sora 1.0."""
+
+    space_scale: float | None = Field(
+        default=None,
+        gt=0,
+        description="divides positions in a frame: 0.5 at 256 pixels, 1 at 512; default the variant's",
+    )
+    time_scale: float | None = Field(
+        default=None,
+        gt=0,
+        description="divides positions of frames: 1 for 16 of them, 2/3 for 64; default the variant's",
+    )
+
+
+class STDiT2Options(STDiTOptions):
+    """Options of Open-Sora 1.1."""
+
+    qk_norm_legacy: bool | None = Field(
+        default=None, description="rotary positions before the norms of queries and keys, as the released weights need"
+    )

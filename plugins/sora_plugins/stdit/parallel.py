@@ -1,4 +1,4 @@
-"""Sequence parallelism for STDiT3: the processes of a group share every call of the network.
+"""Sequence parallelism: the processes of a group share every call of the network.
 
 Positions of a frame are split over the processes (Ulysses, Jacobs et al. 2023, arXiv 2309.14509). Spatial attention
 exchanges heads for positions before and back after; everything else, temporal and cross attention included, sees only
@@ -24,7 +24,7 @@ POSITIONS = 2  # axis of (B, T, S, D)
 
 
 def shard(model: Any, group: dist.ProcessGroup) -> None:
-    """Split every call of an STDiT3 over the processes of a group. Call it after the attention backend is chosen.
+    """Split every call of a network over the processes of a group. Call it after the attention backend is chosen.
 
     Raises UsageError when the heads cannot be shared out evenly.
     """
@@ -37,9 +37,10 @@ def shard(model: Any, group: dist.ProcessGroup) -> None:
             hint=f"--sequence-parallel can be {possible}",
         )
     state = _Split(group)
-    for block in model.spatial_blocks:
+    blocks = model.blocks if isinstance(model.blocks, nn.ModuleList) else model.spatial_blocks
+    for block in blocks:
         block.attn.attend = _exchanging(block.attn.attend, state)
-    model.spatial_blocks[0].register_forward_pre_hook(state.split)
+    blocks[0].register_forward_pre_hook(state.split)
     model.final_layer.register_forward_pre_hook(state.gather)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -73,11 +74,13 @@ class T5Encoder:
         return list(self.network.encoder.block)
 
 
-def load(weights: LocatedWeights, device: torch.device, dtype: torch.dtype) -> T5Encoder:
+def load(
+    weights: LocatedWeights, device: torch.device, dtype: torch.dtype, *, max_tokens: int = MAX_TOKENS
+) -> T5Encoder:
     """The encoder from a folder with the weights, config.json and the tokenizer.
 
-    dtype: float32, bfloat16, or int8 for linear layers with 8-bit weights that compute in bfloat16. Raises SoraError
-    for weights that do not fit or a folder without tokenizer.
+    max_tokens: what prompts are cut and padded to. dtype: float32, bfloat16, or int8 for linear layers with 8-bit
+    weights that compute in bfloat16. Raises SoraError for weights that do not fit or a folder without tokenizer.
     """
     from transformers import T5EncoderModel
 
@@ -105,7 +108,12 @@ def load(weights: LocatedWeights, device: torch.device, dtype: torch.dtype) -> T
         dtype=torch.bfloat16 if is_int8 else dtype,
         map_keys=map_keys,
     )
-    return T5Encoder(network.to(device), load_tokenizer(weights.folder, TOKENIZER_FILES))
+    return T5Encoder(network.to(device), load_tokenizer(weights.folder, TOKENIZER_FILES), max_tokens=max_tokens)
+
+
+#: The encoder for models that were trained on shorter texts.
+load_120 = functools.partial(load, max_tokens=120)
+load_200 = functools.partial(load, max_tokens=200)
 
 
 def read_config(weights: LocatedWeights) -> Any:
