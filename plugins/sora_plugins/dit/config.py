@@ -1,0 +1,77 @@
+"""Architecture of the image-family networks: DiT and Latte, and PixArt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from sora_cli.errors import SoraError
+
+Config = TypeVar("Config", bound="BackboneConfig")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """What the networks have in common. Field names are those of the reference's constructors.
+
+    class_dropout_prob: how often training takes the condition away. no_temporal_pos_emb: whether frames get no position
+    of their own. caption_channels: width of the text features.
+    """
+
+    in_channels: int = 4
+    patch_size: tuple[int, int, int] = (1, 2, 2)
+    hidden_size: int = 1152
+    depth: int = 28
+    num_heads: int = 16
+    mlp_ratio: float = 4.0
+    class_dropout_prob: float = 0.1
+    no_temporal_pos_emb: bool = False
+    caption_channels: int = 4096
+
+    def __post_init__(self) -> None:
+        counts = (self.in_channels, *self.patch_size, self.hidden_size, self.depth, self.num_heads)
+        if len(self.patch_size) != 3 or not all(isinstance(count, int) and count > 0 for count in counts):
+            raise ValueError("sizes, depth and heads must be whole numbers above 0, and a patch has three sizes")
+        if self.hidden_size % self.num_heads or self.hidden_size % 4:
+            raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads} and by 4")
+
+    @classmethod
+    def from_mapping(cls: type[Config], values: Mapping[str, Any]) -> Config:
+        """Read a config.json; keys that say nothing about the network, such as the number format, are ignored.
+
+        Raises SoraError for values that make no network.
+        """
+        chosen = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        try:
+            if "patch_size" in chosen:
+                chosen["patch_size"] = tuple(chosen["patch_size"])
+            return cls(**chosen)
+        except (TypeError, ValueError) as error:
+            raise SoraError(
+                f"this is no configuration of a {cls.__name__.removesuffix('Config')}: {error}",
+                hint="look into config.json",
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTConfig(BackboneConfig):
+    """Sizes of a DiT or Latte.
+
+    condition: "label_K" for K classes, or "text" for one vector of text per sample. learn_sigma: whether the output has
+    2 * in_channels channels, the second half for the variance.
+    """
+
+    condition: str = "text"
+    learn_sigma: bool = True
+    caption_channels: int = 512
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.condition != "text" and not self.condition.rpartition("_")[2].isdecimal():
+            raise ValueError(f'condition {self.condition!r} is neither "text" nor "label_" and a number of classes')
+
+    @property
+    def num_classes(self) -> int | None:
+        """Of a network of classes; None when the condition is text."""
+        return None if self.condition == "text" else int(self.condition.rpartition("_")[2])
