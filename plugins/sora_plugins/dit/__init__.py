@@ -1,1 +1,1 @@
-"""The image-family networks: DiT."""
+"""The image-family networks: DiT and Latte."""
