@@ -11,13 +11,26 @@ import torch
 
 from sora_cli.errors import SoraError
 from sora_cli.weights.load import check_tensors
-from sora_plugins.dit import dit, latte
+from sora_plugins.dit import dit, latte, pixart
 from sora_plugins.dit.weights import map_tensors
 
 # Made absolute here: tests run in a folder of their own.
 FOLDER = Path(os.environ.get("GOLDENS_DIR") or Path(__file__).parents[1] / "goldens").resolve() / "manifests"
-BUILD = {"DiT-XL/2": dit.build, "Latte-XL/2": latte.build}
-FILES = ["DiT-XL-2-256x256.pt", "DiT-XL-2-512x512.pt", "Latte-XL-2-256x256-ucf101.pt"]
+BUILD = {
+    "DiT-XL/2": dit.build,
+    "Latte-XL/2": latte.build,
+    "PixArt-XL/2": pixart.build,
+    "PixArtMS-XL/2": lambda config: pixart.build({**config, "has_size_conditions": True}),
+}
+FILES = [
+    "DiT-XL-2-256x256.pt",
+    "DiT-XL-2-512x512.pt",
+    "Latte-XL-2-256x256-ucf101.pt",
+    "PixArt-XL-2-256x256.pth",
+    "PixArt-XL-2-SAM-256x256.pth",
+    "PixArt-XL-2-512x512.pth",
+    "PixArt-XL-2-1024-MS.pth",
+]
 
 
 @pytest.fixture(params=FILES)

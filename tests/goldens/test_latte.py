@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from image_networks import check_convert, check_forward, check_guidance, check_positions, of_topic
 
-from sora_plugins.dit.dit import OVER_FRAMES, WITHIN_FRAMES
 from sora_plugins.dit.latte import build
+from sora_plugins.dit.layers import OVER_FRAMES, WITHIN_FRAMES
 from sora_plugins.dit.weights import convert
 
 TOPIC = "latte"

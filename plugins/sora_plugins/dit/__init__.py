@@ -1,1 +1,1 @@
-"""The image-family networks: DiT and Latte."""
+"""The image-family networks: DiT, Latte and PixArt."""

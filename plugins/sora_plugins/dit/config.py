@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -75,3 +76,32 @@ class DiTConfig(BackboneConfig):
     def num_classes(self) -> int | None:
         """Of a network of classes; None when the condition is text."""
         return None if self.condition == "text" else int(self.condition.rpartition("_")[2])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixArtConfig(BackboneConfig):
+    """Sizes of a PixArt.
+
+    model_max_length: rows of the "no text" table. pred_sigma: whether the output has 2 * in_channels channels, the
+    second half for the variance. drop_path: of the last block in training, rising from 0. space_scale, time_scale:
+    what positions are divided by. base_size: side in latent pixels of the square whose positions are unscaled; None
+    takes the square with as many tokens as the picture. has_size_conditions: the network is told the size in pixels and
+    the aspect ratio of pictures (PixArt-MS).
+    """
+
+    model_max_length: int = 120
+    pred_sigma: bool = True
+    drop_path: float = 0.0
+    space_scale: float = 1.0
+    time_scale: float = 1.0
+    base_size: int | None = None
+    has_size_conditions: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.has_size_conditions and self.hidden_size % 3:
+            raise ValueError(f"hidden_size {self.hidden_size} must be divisible by 3 for size conditions")
+
+    def base(self, rows: int, columns: int) -> int:
+        """Tokens along the square whose positions are unscaled."""
+        return math.isqrt(rows * columns) if self.base_size is None else self.base_size // self.patch_size[1]

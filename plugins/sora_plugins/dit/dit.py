@@ -16,6 +16,7 @@ from sora_plugins.stdit.layers import CaptionEmbedder, Mlp, PatchEmbed, ScalarEm
 
 from .config import DiTConfig
 from .layers import (
+    WITHIN_FRAMES,
     Blocks,
     frame_table,
     initialize_linear,
@@ -24,8 +25,6 @@ from .layers import (
     token_grid,
     unpatchify,
 )
-
-WITHIN_FRAMES, OVER_FRAMES = 2, 1  # the axis of (B, T, S, D) that attention runs along
 
 
 class LabelEmbedder(nn.Module):

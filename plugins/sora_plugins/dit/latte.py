@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from .config import DiTConfig
-from .dit import OVER_FRAMES, WITHIN_FRAMES, DiT
+from .dit import DiT
+from .layers import OVER_FRAMES, WITHIN_FRAMES
 
 
 class Latte(DiT):

@@ -11,6 +11,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+WITHIN_FRAMES, OVER_FRAMES = 2, 1  # the axis of (B, T, S, D) that attention runs along
+
 #: Tables kept at a time; one of 1152 channels at 2048 x 2048 pixels takes 72 MiB.
 MAX_TABLES = 8
 

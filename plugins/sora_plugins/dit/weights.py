@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from sora_cli.plugin.specs import StartWeights
-from sora_plugins.stdit.adapt import NULL_TEXT, adapt_tensors
+from sora_plugins.stdit.adapt import IMAGE_ONLY, NULL_TEXT, adapt_tensors
 
 #: The table of DiT's and Latte's own checkpoints; `adapt_tensors` leaves out the others.
 POSITIONS = "pos_embed_spatial"
@@ -37,3 +37,14 @@ def start_dit(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> StartWei
         return StartWeights(converted)
     kept = {name: tensor for name, tensor in converted.items() if not name.startswith("y_embedder.")}
     return StartWeights(kept, initial=("y_embedder.",))
+
+
+def start_pixart(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> StartWeights:
+    """Weights that a PixArt starts from: the table of "no text" fits its captions, and of sizes it takes what it knows.
+
+    Embeddings of sizes that a file lacks are new.
+    """
+    converted = convert(tensors, config["model_max_length"])
+    if not config.get("has_size_conditions"):
+        converted = {name: tensor for name, tensor in converted.items() if not name.startswith(IMAGE_ONLY)}
+    return StartWeights(converted, initial=IMAGE_ONLY)
