@@ -30,6 +30,10 @@ FILES = [
     "PixArt-XL-2-SAM-256x256.pth",
     "PixArt-XL-2-512x512.pth",
     "PixArt-XL-2-1024-MS.pth",
+    "PixArt-Sigma-XL-2-256x256.pth",
+    "PixArt-Sigma-XL-2-512-MS.pth",
+    "PixArt-Sigma-XL-2-1024-MS.pth",
+    "PixArt-Sigma-XL-2-2K-MS.pth",
 ]
 
 

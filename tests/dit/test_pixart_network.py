@@ -159,3 +159,50 @@ def test_starting_weights():
     missing = with_sizes.keys() - without.tensors.keys()
     assert missing
     assert all(name.startswith(without.initial) for name in missing)
+
+
+# --- fewer keys and values, normed queries and keys (PixArt-Sigma) -------------------------------------------------
+
+
+def compressed(sampling: str | None, **changes) -> PixArt:
+    compress = {"sampling": sampling, "scale_factor": 2, "kv_compress_layer": [1], **changes}
+    return make(kv_compress_config=compress, qk_norm=True)
+
+
+def test_compression_is_for_pictures():
+    values = {**given(), "x": noise(2, 4, 2, 4, 6)}
+    with pytest.raises(ValueError, match="not in clips of 2 latent frames"):
+        run(compressed("uniform"), **values)
+
+
+@pytest.mark.parametrize(("sampling", "keys"), [("conv", 2), ("uniform", 6), ("ave", 2), ("uniform_every", 8)])
+def test_fewer_keys_in_the_listed_blocks(sampling, keys):
+    network, counts = compressed(sampling), []
+    for block in network.blocks():
+        attend = block.attn.attend
+        block.attn.attend = lambda q, k, v, mask, attend=attend: counts.append(k.shape[2]) or attend(q, k, v, mask)
+    run(network, **{**given(), "x": noise(2, 4, 1, 6, 10)})  # 3 x 5 tokens
+    assert counts == [15, keys]
+
+
+def test_compression_starts_as_the_mean_of_its_tokens():
+    torch.manual_seed(0)
+    compress = {"sampling": "conv", "scale_factor": 2, "kv_compress_layer": [0]}
+    attention = build({**SIZES, "kv_compress_config": compress}).blocks[0].attn
+    tokens = noise(1, 8, 24)
+    mean = tokens.view(1, 2, 2, 2, 24).mean(dim=(1, 3))  # 2 x 4 tokens: squares of four
+    torch.testing.assert_close(attention.reduce(tokens, (1, 2, 4)), attention.norm(mean))
+
+
+def test_compression_needs_to_know_how():
+    with pytest.raises(SoraError, match="needs as sampling one of conv"):
+        compressed(None)
+    assert compressed(None, scale_factor=1).state_dict().keys() == make(qk_norm=True).state_dict().keys()
+
+
+def test_norms_and_compression_start_anew():
+    wanted = compressed("conv").state_dict()
+    start = start_pixart(make().state_dict(), {"model_max_length": ROWS})
+    missing = wanted.keys() - start.tensors.keys()
+    assert len(missing) == 8
+    assert all(any(f".{part}" in name for part in start.initial) for name in missing)

@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 
 from sora_cli.errors import SoraError
 
+#: How keys and values are chosen where there are to be fewer.
+SAMPLINGS = ("conv", "uniform", "ave", "uniform_every")
+
 Config = TypeVar("Config", bound="BackboneConfig")
 
 
@@ -86,7 +89,9 @@ class PixArtConfig(BackboneConfig):
     second half for the variance. drop_path: of the last block in training, rising from 0. space_scale, time_scale:
     what positions are divided by. base_size: side in latent pixels of the square whose positions are unscaled; None
     takes the square with as many tokens as the picture. has_size_conditions: the network is told the size in pixels and
-    the aspect ratio of pictures (PixArt-MS).
+    the aspect ratio of pictures (PixArt-MS). qk_norm, kv_compress_config: of PixArt-Sigma, which no released weights
+    use: queries and keys are normed; the blocks `kv_compress_layer` have fewer keys and values, chosen by `sampling`
+    (one of SAMPLINGS): one in every `scale_factor` along each side, or of the whole sequence with "uniform_every".
     """
 
     model_max_length: int = 120
@@ -96,11 +101,23 @@ class PixArtConfig(BackboneConfig):
     time_scale: float = 1.0
     base_size: int | None = None
     has_size_conditions: bool = False
+    qk_norm: bool = False
+    kv_compress_config: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        compress = self.kv_compress_config or {}
+        if compress.get("scale_factor", 1) > 1 and compress.get("sampling") not in SAMPLINGS:
+            raise ValueError(f"kv_compress_config needs as sampling one of {', '.join(SAMPLINGS)}")
         if self.has_size_conditions and self.hidden_size % 3:
             raise ValueError(f"hidden_size {self.hidden_size} must be divisible by 3 for size conditions")
+
+    def compression(self, block: int) -> tuple[str, int] | None:
+        """How keys and values of a block are chosen, and of how many along a side one is kept; None when all are."""
+        compress = self.kv_compress_config or {}
+        if block not in compress.get("kv_compress_layer", ()) or compress.get("scale_factor", 1) == 1:
+            return None
+        return compress["sampling"], compress["scale_factor"]
 
     def base(self, rows: int, columns: int) -> int:
         """Tokens along the square whose positions are unscaled."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sora_plugins.stdit.layers import (
     CaptionEmbedder,
@@ -43,23 +44,75 @@ if TYPE_CHECKING:
     from .options import PixArtOptions
 
 
-class PixArtBlock(nn.Module):
-    """Self attention, cross attention to the text, MLP; the first and last are modulated and gated."""
+class CompressedAttention(SelfAttention):
+    """Attention of all tokens of a picture to fewer keys and values (PixArt-Sigma, Chen et al. 2024).
 
-    def __init__(self, config: PixArtConfig, *, drop_path: float, is_packed: bool) -> None:
+    sampling: one of config.SAMPLINGS; factor: of how many tokens along a side one is kept, above 1.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, qk_norm: bool, sampling: str, factor: int) -> None:
+        super().__init__(dim, num_heads, qk_norm=qk_norm)
+        self.sampling = sampling
+        self.factor = factor
+        if sampling == "conv":
+            self.sr = nn.Conv2d(dim, dim, kernel_size=factor, stride=factor, groups=dim)
+            self.norm = nn.LayerNorm(dim)
+
+    def reduce(self, tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """Fewer of the tokens (B, S, D) of a picture, (B, fewer, D)."""
+        if self.sampling == "uniform_every":
+            return tokens[:, :: self.factor]
+        plane = tokens.unflatten(1, grid[1:]).permute(0, 3, 1, 2)
+        if self.sampling == "uniform":
+            plane = plane[:, :, :: self.factor, :: self.factor]
+        elif self.sampling == "ave":
+            plane = F.interpolate(plane, scale_factor=1 / self.factor, mode="nearest")
+        else:
+            plane = self.sr(plane)
+        reduced = plane.flatten(2).transpose(1, 2)
+        return self.norm(reduced) if self.sampling == "conv" else reduced
+
+    def forward(self, x: Tensor, grid: tuple[int, int, int]) -> Tensor:  # type: ignore[override]
+        """x (B, 1, S, D) -> same shape. Raises ValueError for clips, which have no such keys."""
+        if grid[0] != 1:
+            raise ValueError(f"keys and values are compressed in pictures, not in clips of {grid[0]} latent frames")
+        q, k, v = self.qkv(x[:, 0]).chunk(3, dim=-1)
+        k, v = self.reduce(k, grid), self.reduce(v, grid)
+        q, k, v = (part.unflatten(2, (self.num_heads, self.head_dim)) for part in (q, k, v))
+        q, k = self.q_norm(q), self.k_norm(k)
+        out = self.attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), None)
+        return self.proj(out.transpose(1, 2).flatten(2))[:, None]
+
+
+class PixArtBlock(nn.Module):
+    """Self attention, cross attention to the text, MLP; the first and last are modulated and gated.
+
+    index: its place, which says whether its keys and values are compressed.
+    """
+
+    def __init__(self, config: PixArtConfig, index: int, *, drop_path: float, is_packed: bool) -> None:
         super().__init__()
         dim = config.hidden_size
-        self.attn = SelfAttention(dim, config.num_heads, qk_norm=False)
+        compression = config.compression(index)
+        self.attn: SelfAttention
+        if compression is None:
+            self.attn = SelfAttention(dim, config.num_heads, qk_norm=config.qk_norm)
+        else:
+            sampling, factor = compression
+            self.attn = CompressedAttention(
+                dim, config.num_heads, qk_norm=config.qk_norm, sampling=sampling, factor=factor
+            )
         self.cross_attn = CrossAttention(dim, config.num_heads, is_packed=is_packed)
         self.mlp = Mlp(dim, int(dim * config.mlp_ratio))
         self.scale_shift_table = nn.Parameter(torch.randn(6, dim) / dim**0.5)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, text: PackedText, c: Tensor) -> Tensor:
-        """x (B, 1, N, D), c (B, 6 D) of the timestep -> as x."""
+    def forward(self, x: Tensor, text: PackedText, c: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """x (B, 1, N, D), c (B, 6 D) of the timestep, grid: tokens along T, H and W -> as x."""
         rows = (self.scale_shift_table + c.view(len(c), 6, -1))[:, :, None, None]
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = rows.unbind(1)
-        branch = self.attn(modulate(x, shift_a, scale_a), WITHIN_FRAMES)
+        x_a = modulate(x, shift_a, scale_a)
+        branch = self.attn(x_a, grid) if isinstance(self.attn, CompressedAttention) else self.attn(x_a, WITHIN_FRAMES)
         x = torch.addcmul(x, gate_a, self.drop_path(branch))
         x = x + self.cross_attn(x, text)
         branch = self.mlp(modulate(x, shift_m, scale_m))
@@ -86,7 +139,7 @@ class PixArt(nn.Module):
         is_packed = options is None or options.cross_attention == "packed"
         last = max(config.depth - 1, 1)
         self.blocks = Blocks(
-            PixArtBlock(config, drop_path=config.drop_path * index / last, is_packed=is_packed)
+            PixArtBlock(config, index, drop_path=config.drop_path * index / last, is_packed=is_packed)
             for index in range(config.depth)
         )
         self.final_layer = FinalLayer(dim, math.prod(config.patch_size) * self.out_channels)
@@ -105,6 +158,10 @@ class PixArt(nn.Module):
             nn.init.normal_(self.get_parameter(f"{name}.weight"), std=0.02)
         for block in self.blocks:
             nn.init.zeros_(block.get_parameter("cross_attn.proj.weight"))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # of compressed attention: the mean
+                nn.init.constant_(module.weight, 1 / module.kernel_size[0] ** 2)
+                nn.init.zeros_(module.bias)
         nn.init.zeros_(self.final_layer.linear.weight)
 
     def null_text(self, num_prompts: int, length: int) -> Tensor:
@@ -178,7 +235,7 @@ class PixArt(nn.Module):
         c = self.t_block(v)
         tokens = tokens.flatten(1, 2)[:, None]
         for block in self.blocks:
-            tokens = block(tokens, text, c)
+            tokens = block(tokens, text, c, grid)
         return unpatchify(self.final_layer(tokens, v), grid, self.config.patch_size)
 
     def positions(self, grid: tuple[int, int, int], device: torch.device) -> Tensor:

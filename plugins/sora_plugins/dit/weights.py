@@ -15,6 +15,8 @@ from sora_plugins.stdit.adapt import IMAGE_ONLY, NULL_TEXT, adapt_tensors
 
 #: The table of DiT's and Latte's own checkpoints; `adapt_tensors` leaves out the others.
 POSITIONS = "pos_embed_spatial"
+#: What networks like PixArt-Sigma can have and no released file has.
+SIGMA_ONLY = ("q_norm.", "k_norm.", "attn.sr.", "attn.norm.")
 
 
 def convert(tensors: Mapping[str, Tensor], text_tokens: int) -> dict[str, Tensor]:
@@ -42,9 +44,9 @@ def start_dit(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> StartWei
 def start_pixart(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> StartWeights:
     """Weights that a PixArt starts from: the table of "no text" fits its captions, and of sizes it takes what it knows.
 
-    Embeddings of sizes that a file lacks are new.
+    Embeddings of sizes that a file lacks are new, and so are the norms of queries and keys and what compresses them.
     """
     converted = convert(tensors, config["model_max_length"])
     if not config.get("has_size_conditions"):
         converted = {name: tensor for name, tensor in converted.items() if not name.startswith(IMAGE_ONLY)}
-    return StartWeights(converted, initial=IMAGE_ONLY)
+    return StartWeights(converted, initial=(*IMAGE_ONLY, *SIGMA_ONLY))
