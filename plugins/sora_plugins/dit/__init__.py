@@ -77,7 +77,9 @@ def _latte() -> ModelSpec:
     )
 
 
-def _pixart(name: str, resolution: str, side: int, weights: Weights, *, vae: str, **config: Any) -> ModelSpec:
+def _pixart(
+    name: str, resolution: str, side: int, weights: Weights, *, vae: str, text_encoder: str, **config: Any
+) -> ModelSpec:
     family = "Sigma" if "sigma" in name else "alpha"
     network = {**XL_2, "caption_channels": 4096, "pred_sigma": True, "drop_path": 0.0, "no_temporal_pos_emb": True}
     return ModelSpec(
@@ -90,7 +92,7 @@ def _pixart(name: str, resolution: str, side: int, weights: Weights, *, vae: str
         weights={VARIANT: weights},
         scheduler="dpm-solver",
         vae=vae,
-        text_encoder="t5-v1.1-xxl",
+        text_encoder=text_encoder,
         constraints=_constraints(resolution, side),
         load="sora_plugins.dit.weights:map_tensors",
         start="sora_plugins.dit.weights:start_pixart",
@@ -101,13 +103,17 @@ def _pixart(name: str, resolution: str, side: int, weights: Weights, *, vae: str
 def _alpha(side: int, file: str, **config: Any) -> ModelSpec:
     weights = Weights(repo="PixArt-alpha/PixArt-alpha", files=(file,), licence="OpenRAIL++", size_gib=2.3)
     config = {"model_max_length": 120, **config}
-    return _pixart(f"pixart-alpha-{side}", str(side), side, weights, vae="sd-vae-ft-ema", **config)
+    return _pixart(
+        f"pixart-alpha-{side}", str(side), side, weights, vae="sd-vae-ft-ema", text_encoder="t5-v1.1-xxl-120", **config
+    )
 
 
 def _sigma(size: str, file: str, side: int, space_scale: float) -> ModelSpec:
     weights = Weights(repo="PixArt-alpha/PixArt-Sigma", files=(file,), licence="OpenRAIL++", size_gib=2.3)
     config = {"model_max_length": 300, "space_scale": space_scale, "base_size": side // 8}
-    return _pixart(f"pixart-sigma-{size}", str(side), side, weights, vae="sdxl-vae", **config)
+    return _pixart(
+        f"pixart-sigma-{size}", str(side), side, weights, vae="sdxl-vae", text_encoder="t5-v1.1-xxl", **config
+    )
 
 
 @hookimpl

@@ -161,7 +161,7 @@ class PixArt(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # of compressed attention: the mean
                 nn.init.constant_(module.weight, 1 / module.kernel_size[0] ** 2)
-                nn.init.zeros_(module.bias)
+                nn.init.zeros_(module.get_parameter("bias"))
         nn.init.zeros_(self.final_layer.linear.weight)
 
     def null_text(self, num_prompts: int, length: int) -> Tensor:

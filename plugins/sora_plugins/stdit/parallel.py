@@ -37,7 +37,7 @@ def shard(model: Any, group: dist.ProcessGroup) -> None:
             hint=f"--sequence-parallel can be {possible}",
         )
     state = _Split(group)
-    blocks = model.blocks if isinstance(model.blocks, nn.ModuleList) else model.spatial_blocks
+    blocks: Any = model.blocks if isinstance(model.blocks, nn.ModuleList) else model.spatial_blocks
     for block in blocks:
         block.attn.attend = _exchanging(block.attn.attend, state)
     blocks[0].register_forward_pre_hook(state.split)
