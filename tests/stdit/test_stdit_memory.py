@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from sora_plugins.stdit import memory, network, sora_models
+from sora_plugins.stdit import memory, network, sora_models, stdit1, stdit2
 from sora_plugins.stdit.memory import network_memory, parameters
 from sora_plugins.stdit.stdit3 import build
 
+SPECS = {spec.name: spec for spec in sora_models()}
+BUILDS = {"opensora-v1.0": stdit1.build, "opensora-v1.1": stdit2.build, "opensora-v1.2": build}
 SMALL = {
-    **sora_models()[0].variants["XL/2"],
     "hidden_size": 144,
     "num_heads": 2,
     "depth": 2,
@@ -35,28 +36,31 @@ def peak_bytes(call: Callable[[], object]) -> int:
     return peak
 
 
+@pytest.mark.parametrize("name", list(BUILDS))
 @pytest.mark.parametrize(("dtype", "dtype_bytes"), [(torch.float32, 4), (torch.bfloat16, 2)])
 @pytest.mark.parametrize(
     ("rows", "size", "tokens_at_once"),
     [(2, (6, 32, 32), 10**6), (2, (6, 32, 32), 512), (1, (12, 16, 16), 256), (2, (1, 64, 64), 1024)],
     ids=["whole", "pieces", "short frames", "image"],
 )
-def test_working_memory(dtype, dtype_bytes, rows, size, tokens_at_once):
+def test_working_memory(name, dtype, dtype_bytes, rows, size, tokens_at_once):
     """Never less than is used, at most a quarter more (kernels of a GPU have buffers of their own)."""
     torch.manual_seed(0)
-    model = build(SMALL).to(dtype).eval()
+    config = {**next(iter(SPECS[name].variants.values())), **SMALL}
+    model = BUILDS[name](config).to(dtype).eval()
     for block in model.blocks():
         block.tokens_at_once = tokens_at_once
     x, y, one = torch.randn(rows, 4, *size), torch.randn(rows, 1, 30, 64), torch.ones(1)
 
     def call() -> None:
-        model(x, torch.ones(rows), model.encode_text(y), fps=one, height=one * 256, width=one * 256)
+        told = {"fps": one, "height": one * 256, "width": one * 256, "num_frames": one, "ar": one}
+        model(x, torch.ones(rows), model.encode_text(y), **told)
 
     with torch.inference_mode():
         call()  # tables are kept
         used = peak_bytes(call)
     estimate = network_memory(
-        SMALL,
+        config,
         latent_shape=(4, *size),
         rows=rows,
         text_tokens=30,
@@ -69,7 +73,7 @@ def test_working_memory(dtype, dtype_bytes, rows, size, tokens_at_once):
 @pytest.mark.parametrize("variant", ["XL/2", "3B/2"])
 @pytest.mark.parametrize("changes", [{}, {"qk_norm": False, "mlp_ratio": 3.0, "pred_sigma": False}])
 def test_parameters_are_those_of_the_network(variant, changes):
-    config = {**sora_models()[0].variants[variant], **changes}
+    config = {**SPECS["opensora-v1.2"].variants[variant], **changes}
     with torch.device("meta"):
         model = build(config)
     count, block, rest = parameters(config)

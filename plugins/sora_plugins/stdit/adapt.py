@@ -21,8 +21,9 @@ RECOMPUTED = ("pos_embed", "pos_embed_temporal", "temp_embed")
 #: Conditions of PixArt that STDiT and STDiT3 do not have.
 IMAGE_ONLY = ("csize_embedder.", "ar_embedder.")
 
-#: What an STDiT2 has and PixArt has not.
+#: What an STDiT2 has and PixArt has not, or not at every size.
 NEW_IN_STDIT2 = (
+    *IMAGE_ONLY,
     "attn_temp.",
     "scale_shift_table_temporal",
     "t_block_temp.",
@@ -70,8 +71,8 @@ def start_stdit1(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Start
 def start_stdit2(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> StartWeights:
     """Weights that an STDiT2 starts from. config: of the network.
 
-    Out of an image model (PixArt-alpha 1024, which knows size and ratio) attention over frames, what it is told and the
-    norms of queries and keys keep their initial values.
+    Out of an image model (PixArt-alpha) attention over frames, what it is told and the norms of queries and keys keep
+    their initial values; size and ratio are known to those of 1024 pixels alone.
     """
     adapted = adapt_tensors(tensors, text_tokens=config["model_max_length"], has_spatial_blocks=False)
     if any(".attn_temp." in name for name in adapted):

@@ -86,7 +86,9 @@ def _working(
     positions = height * columns
     tokens = rows * frames * positions
     piece = min(tokens, max(tokens_at_once, frames, positions))
-    features = FEATURES * tokens * width * dtype_bytes
+    # STDiT and STDiT2 go through a block twice; in pieces the second time writes over what the first time made.
+    between = 1 if piece == tokens and config.get("model_type", "STDiT3") != "STDiT3" else 0
+    features = (FEATURES + between) * tokens * width * dtype_bytes
     # Keys and values of the text in all blocks, made once per prompt, and the projected text.
     text = rows * text_tokens * width * dtype_bytes * (2 * blocks + 1)
     tables = 4 * positions * width
@@ -102,4 +104,4 @@ def _piece_units(config: Mapping[str, Any], dtype_bytes: int) -> int:
     rotating = (1 + 3 + 2 + 1) * dtype_bytes + widened
     # GELU: the features, their modulated form, and what goes in and comes out.
     mlp = int((2 + 2 * config["mlp_ratio"]) * dtype_bytes)
-    return max(rotating, mlp)
+    return mlp if config.get("model_type") == "STDiT" else max(rotating, mlp)  # STDiT rotates nothing
