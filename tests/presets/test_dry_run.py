@@ -18,13 +18,17 @@ def settings_of(finished):
 
 @pytest.mark.parametrize("name", [info.name for info in OURS if info.kind == "generate"])
 def test_a_preset_of_settings(sora, name):
-    finished = sora("generate", "a waterfall", "-m", "nano", "--preset", name, "--dry-run", "--json")
+    preset = load_preset("generate", name)
+    model = () if "name" in preset.get("model", {}) else ("-m", "nano")
+    finished = sora("generate", "a waterfall", *model, "--preset", name, "--dry-run", "--json")
     assert finished.code == 0, finished.err
     settings = settings_of(finished)
-    for section, content in load_preset("generate", name).items():
+    for section, content in preset.items():
         for key, value in content.items():
-            row = settings[f"{section}.{key}"]
-            assert (row["value"], row["origin"]) == (value, f"preset {name}")
+            parts = {f".{part}": each for part, each in value.items()} if isinstance(value, dict) else {"": value}
+            for part, each in parts.items():
+                row = settings[f"{section}.{key}{part}"]
+                assert (row["value"], row["origin"]) == (each, f"preset {name}")
 
 
 @pytest.mark.parametrize("name", [info.name for info in OURS if info.kind == "models"])
