@@ -27,6 +27,7 @@ from sora_plugins.stdit.layers import (
     SizeEmbedder,
     modulate,
 )
+from sora_plugins.stdit.network import Network
 
 from .config import PixArtConfig
 from .layers import (
@@ -119,15 +120,13 @@ class PixArtBlock(nn.Module):
         return torch.addcmul(x, gate_m, self.drop_path(branch))
 
 
-class PixArt(nn.Module):
+class PixArt(Network):
     """The network; see `forward`."""
 
     def __init__(self, config: PixArtConfig, options: PixArtOptions | None = None) -> None:
-        super().__init__()
-        self.config = config
-        self.reference_rounding = options is not None and options.reference_rounding
+        rounding = options is not None and options.reference_rounding
+        super().__init__(config, reference_rounding=rounding)  # type: ignore[arg-type]  # has the fields it reads
         dim = config.hidden_size
-        self.out_channels = config.in_channels * (2 if config.pred_sigma else 1)
         self.x_embedder = PatchEmbed(config.patch_size, config.in_channels, dim)
         self.t_embedder = ScalarEmbedder(dim)
         self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
@@ -163,30 +162,6 @@ class PixArt(nn.Module):
                 nn.init.constant_(module.weight, 1 / module.kernel_size[0] ** 2)
                 nn.init.zeros_(module.get_parameter("bias"))
         nn.init.zeros_(self.final_layer.linear.weight)
-
-    def null_text(self, num_prompts: int, length: int) -> Tensor:
-        """The learned embedding of "no text", (num_prompts, 1, length, C_text), its first `length` rows.
-
-        Where the table has fewer, its last row is repeated.
-        """
-        table = self.y_embedder.y_embedding
-        rows = torch.arange(length, device=table.device).clamp(max=len(table) - 1)
-        return table[rows][None, None].expand(num_prompts, -1, -1, -1)
-
-    def encode_text(self, y: Tensor, mask: Tensor | None = None) -> PackedText:
-        """Text for many calls: given as `y` it is projected once, not at each step. Rows and mask as in `forward`."""
-        text = self.pack_text(y, mask)
-        return PackedText(text.tokens, text.lengths, is_reused=True)
-
-    def pack_text(self, y: Tensor, mask: Tensor | None = None, drop_ids: Tensor | None = None) -> PackedText:
-        """Project y (B, 1, L, C_text) and keep the tokens where mask (b, L) is not 0; b must divide B and is tiled."""
-        projected = self.y_embedder(y.to(self.x_embedder.proj.weight.dtype), drop_ids)[:, 0]
-        if mask is None:
-            return PackedText(projected.flatten(0, 1)[None], [projected.shape[1]] * len(projected))
-        if len(projected) % len(mask):
-            raise ValueError(f"a text mask of {len(mask)} rows does not tile to a batch of {len(projected)}")
-        mask = mask.repeat(len(projected) // len(mask), 1) != 0
-        return PackedText(projected[mask][None], mask.sum(dim=1).tolist())
 
     def size_vectors(self, height: Tensor | None, width: Tensor | None, ar: Tensor | None, batch: int) -> Tensor:
         """What the network is told of sizes, (batch, D). Sizes are (b,), b divides the batch, and they are tiled."""
@@ -226,12 +201,7 @@ class PixArt(nn.Module):
         v = self.t_embedder(timestep.bfloat16() if self.reference_rounding else timestep)
         if self.config.has_size_conditions:
             v = v + self.size_vectors(height, width, ar, batch)
-        if isinstance(y, PackedText):
-            text = y
-        else:
-            text = self.pack_text(y, mask, self.y_embedder.draw_drop_ids(len(y)) if drop_ids is None else drop_ids)
-        if len(text.lengths) != batch:
-            raise ValueError(f"{len(text.lengths)} captions for a batch of {batch}")
+        text = self.text_of(y, mask, drop_ids, batch)
         c = self.t_block(v)
         tokens = tokens.flatten(1, 2)[:, None]
         for block in self.blocks:
