@@ -1,9 +1,10 @@
 """The noise that nano starts from: half of it moves with the camera.
 
 A caption's few words about the camera change little in what a small network is taught, because at most noise levels the
-noisy clip shows the motion already; it learned to move the right way from them, but slowly. So the motion is put where the network does look: noise whose shared part is a
-picture of the world, seen by the moving camera. Sources: Burgert et al. 2025, arXiv 2501.08331 (noise that is warped by
-the motion), Ge et al. 2023, arXiv 2305.10474 (noise that frames have in common).
+noisy clip shows the motion already; it learned to move the right way from them, but slowly. So the motion is put where
+the network does look: noise whose shared part is a picture of the world, seen by the moving camera. Sources: Burgert et
+al. 2025, arXiv 2501.08331 (noise that is warped by the motion), Ge et al. 2023, arXiv 2305.10474 (noise that frames
+have in common).
 """
 
 from __future__ import annotations
