@@ -536,11 +536,11 @@ def test_a_flag_beats_stored_settings(resolve):
 
 def test_a_given_video_of_the_wrong_kind_is_said_with_its_key(plugins, tmp_path) -> None:
     file = tmp_path / "c.yaml"
-    for value in ("5", "{a: b}", "[1, 2]"):
-        for name in ("connect", "extend", "edit"):
-            file.write_text(f"conditioning: {{{name}: {value}}}\n")
-            with pytest.raises(UsageError, match=name):
-                resolve_generate({}, config_file=file, plugins=plugins, video_shape=lambda text: None)
+    wrong = (("connect", "5"), ("connect", "{a: b}"), ("extend", "[a, b]"), ("edit", "{a: b}"))
+    for name, value in wrong:
+        file.write_text(f"conditioning: {{{name}: {value}}}\n")
+        with pytest.raises(UsageError, match=f"c.yaml: conditioning.{name}"):
+            resolve_generate({}, config_file=file, plugins=plugins, video_shape=lambda text: None)
 
 
 def test_the_origin_of_a_size_shows_no_secret(plugins) -> None:
