@@ -336,7 +336,7 @@ def test_bad_input(executable: Executable) -> None:
     for name, message, code in (
         ("absent.mp4", "there is no file absent.mp4", 2),
         ("broken.mp4", "broken.mp4: it cannot be decoded", 1),
-        ("empty.mp4", "empty.mp4: it cannot be decoded", 1),
+        ("empty.mp4", "empty.mp4: it is empty", 1),
         ("sound.mp4", "there is no video in it", 1),
     ):
         failed = executable("vae", "encode", name, "-o", "out.safetensors", code=code)
