@@ -38,6 +38,7 @@ BUILT_IN = (
     BuiltIn("Create", "extend", "Make a video go on, at its end or at its beginning."),
     BuiltIn("Train", "train", "Train a model on a table of clips."),
     BuiltIn("Train", "vae", "Encode, decode, reconstruct, measure and train video autoencoders."),
+    BuiltIn("Data", "data", "Turn raw videos into captioned, scored, filtered training clips."),
     BuiltIn("Setup", "presets", "List and show presets: sizes, lengths, sampling defaults, launch tables."),
     BuiltIn("Setup", "plugins", "List and show models, schedulers and everything else that plugins add."),
     BuiltIn("Setup", "pull", "Download the weights of a model, for use without network."),

@@ -14,10 +14,10 @@ from sora_cli.console import get_console
 from sora_cli.errors import UsageError
 from sora_cli.plugin.manager import get_plugins
 from sora_cli.plugin.specs import MetricSpec
-from sora_cli.training.table import is_image
 from sora_cli.video.clips import ClipFile
 from sora_cli.video.latents import to_frames
 from sora_cli.video.lossless import ENDINGS, LosslessFiles
+from sora_cli.video.media import is_image
 from sora_cli.video.statistics import Moments
 from sora_cli.weights.locate import locate_parts
 

@@ -22,11 +22,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sora_cli.errors import SoraError
 from sora_cli.text.scores import Scores, append_scores
+from sora_cli.video.media import is_image
 
 from .buckets import hashed_uniforms
 from .clip_reader import IMAGE_FPS, BadClipError, read_clip, read_image
 from .plan import MicroBatch
-from .table import ClipRow, ClipTable, clip_path, is_image
+from .table import ClipRow, ClipTable, clip_path
 from .transforms import TRANSFORMS, frame_indices, last_start
 
 #: Clips of the bucket that stand by for each batch, beside as many as the batch has.

@@ -21,6 +21,7 @@ import numpy as np
 
 from sora_cli.errors import SoraError, UsageError, did_you_mean
 from sora_cli.text.scores import Scores
+from sora_cli.video.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,8 +33,6 @@ SIZES = ("num_frames", "height", "width")
 NUMBERS = (*SIZES, "aes", "flow")
 #: Column -> the part of score text it fills.
 SCORE_COLUMNS = {"aes": "aes", "flow": "motion", "cmotion": "camera"}
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 #: Rows hashed at a time, and bad rows that an error names.
 ROWS_AT_ONCE, MAX_NAMED = 1 << 16, 10
 ROW, SOURCE = "__row", "__file"
@@ -178,11 +177,6 @@ def clip_path(root: Path, text: str) -> Path:
     if not joined.is_relative_to(root):
         raise ValueError(f"a path out of {root}")
     return joined
-
-
-def is_image(path: Path) -> bool:
-    """Whether a file is a picture, by its name."""
-    return path.name.lower().endswith(IMAGE_SUFFIXES)
 
 
 # -- reading -------------------------------------------------------------------------------------------------------

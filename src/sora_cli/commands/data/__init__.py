@@ -1,0 +1,12 @@
+"""`sora data`: from raw videos to captioned, scored, filtered training clips. One module per sub-command."""
+
+from __future__ import annotations
+
+from sora_cli import options as o
+
+app = o.new_app(
+    help="Turn raw videos into captioned, scored, filtered training clips.",
+    epilog=o.examples(
+        "sora data index videos/ -o videos.csv",
+    ),
+)

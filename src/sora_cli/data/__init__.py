@@ -1,0 +1,1 @@
+"""Tables of videos and clips: made, cut, scored, captioned, filtered."""
