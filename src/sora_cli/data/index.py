@@ -1,0 +1,183 @@
+"""A table of the videos and pictures in folders: which there are, who they are, and what they are like."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sora_cli.errors import UsageError, unknown_name
+from sora_cli.video.media import is_image, is_video
+
+from .work import Made, Row, RowFunction, Work
+
+if TYPE_CHECKING:
+    import polars as pl
+
+#: What `probe.probe` says of a file.
+PROBED = {
+    "num_frames": "int",
+    "height": "int",
+    "width": "int",
+    "aspect_ratio": "float",
+    "fps": "float",
+    "resolution": "int",
+    "duration": "float",
+    "codec": "str",
+    "rotation": "int",
+}
+#: Files that say what the names of an ImageNet copy's folders mean, one line each: the name, then its words.
+SYNSETS = ("LOC_synset_mapping.txt", "synset_words.txt")
+
+
+def probe_work(*, fast: bool, seconds: float) -> Work:
+    """Look into each file. fast: only at what its header says; seconds: a file may take."""
+    target = f"{__name__}:make_probe"
+    return Work("index", target, {"fast": fast}, ("path",), PROBED, rows_at_once=4, seconds=seconds)
+
+
+def make_probe(options: Mapping[str, Any], device: str) -> RowFunction:
+    """`Work.target` of `probe_work`."""
+    from .probe import probe
+
+    def look(rows: Sequence[Row]) -> list[Made]:
+        return [Made([{name: found.get(name) for name in PROBED}]) for found in (_probed(row) for row in rows)]
+
+    def _probed(row: Row) -> Mapping[str, Any]:
+        return probe(row["path"], fast=options["fast"])
+
+    return look
+
+
+def find_files(places: Sequence[str], kind: str, *, split: str = "train", info: str | None = None) -> pl.DataFrame:
+    """The table of files before anything is known of them: path (absolute), id, relpath, and text where there is one.
+
+    places: folders, files and patterns. kind: one of `KINDS`. split: the part of a set that has parts. info: a table
+    that belongs to the set. Rows are sorted by path and no file is there twice. Raises UsageError when a place does not
+    exist or nothing is found.
+    """
+    import polars as pl
+
+    if kind not in KINDS:
+        raise unknown_name("kind", kind, KINDS)
+    rows: dict[str, dict[str, Any]] = {}
+    for place in places:
+        for path, root, text in KINDS[kind](place, split, info):
+            absolute = os.path.abspath(path)
+            rows.setdefault(absolute, {"path": absolute, "relpath": os.path.relpath(path, root), "text": text})
+    if not rows:
+        raise UsageError(f"there is nothing of kind {kind!r} in {', '.join(places)}")
+    ordered = [rows[path] for path in sorted(rows)]
+    names = unique_names([row["relpath"] for row in ordered])
+    frame = pl.DataFrame(
+        [{"id": name, **row} for name, row in zip(names, ordered, strict=True)],
+        schema={"id": pl.String, "path": pl.String, "relpath": pl.String, "text": pl.String},
+    )
+    return frame if frame["text"].is_not_null().any() else frame.drop("text")
+
+
+def unique_names(relpaths: Sequence[str]) -> list[str]:
+    """A name for each file: its stem, with a part of a hash of its place behind it where several have the same stem."""
+    stems = [Path(path).stem for path in relpaths]
+    counts = Counter(stem.lower() for stem in stems)
+    return [
+        stem if counts[stem.lower()] == 1 else f"{stem}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+        for stem, path in zip(stems, relpaths, strict=True)
+    ]
+
+
+Found = tuple[str, str, str | None]
+
+
+def _media(place: str, is_wanted: Callable[[str], bool]) -> Iterator[Found]:
+    """(path, root, no text) of the files of a folder, a file or a pattern."""
+    expanded = os.path.expanduser(place)
+    if os.path.isdir(expanded):
+        yield from ((path, expanded, None) for path in _walk(expanded) if is_wanted(path))
+        return
+    found = [expanded] if os.path.exists(expanded) else sorted(glob.glob(expanded, recursive=True))
+    if not found:
+        raise UsageError(f"{place} does not exist")
+    for path in found:
+        if os.path.isdir(path):
+            yield from ((below, path, None) for below in _walk(path) if is_wanted(below))
+        elif is_wanted(path):
+            yield path, os.path.dirname(path) or ".", None
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """All files below a folder. Links to folders are followed, but no folder is entered twice."""
+    seen = {os.path.realpath(folder)}
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = {name: os.path.realpath(os.path.join(here, name)) for name in sorted(folders)}
+        folders[:] = [name for name, path in real.items() if path not in seen]
+        seen.update(real.values())
+        yield from (os.path.join(here, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _split_folder(place: str, split: str) -> str:
+    folder = os.path.join(os.path.expanduser(place), split)
+    if not os.path.isdir(folder):
+        raise UsageError(f"{folder} is no folder", hint="name the part of the set with --split")
+    return folder
+
+
+def _is_media(path: str) -> bool:
+    return is_image(path) or is_video(path)
+
+
+def _ucf101(place: str, split: str, info: str | None) -> Iterator[Found]:
+    """Folders named after actions: "BoxingPunchingBag" is the text "Boxing Punching Bag"."""
+    root = _split_folder(place, split)
+    for path in _walk(root):
+        if _is_media(path):
+            name = os.path.basename(os.path.dirname(path))
+            yield path, root, "".join(f" {c}" if c.isupper() and i else c for i, c in enumerate(name))
+
+
+def _imagenet(place: str, split: str, info: str | None) -> Iterator[Found]:
+    """Folders named after WordNet synsets, whose words a file in the root has; the text is the first of them."""
+    top = os.path.expanduser(place)
+    files = [info] if info else [os.path.join(top, name) for name in SYNSETS]
+    listed = next((name for name in files if os.path.isfile(name)), None)
+    if listed is None:
+        raise UsageError(
+            f"there is no list of what the folders of {place} mean",
+            hint=f"put {SYNSETS[0]} there or name it with --info: lines such as `n01440764 tench, Tinca tinca`",
+        )
+    lines = Path(listed).read_text(encoding="utf-8").splitlines()
+    words = {name: text.split(",")[0].strip() for name, _, text in (line.partition(" ") for line in lines)}
+    root = _split_folder(place, split)
+    for path in _walk(root):
+        if is_image(path):
+            name = os.path.basename(os.path.dirname(path))
+            if name not in words:
+                raise UsageError(f"{listed} does not say what {name} means")
+            yield path, root, words[name]
+
+
+def _vidprom(place: str, split: str, info: str | None) -> Iterator[Found]:
+    """Videos pika-UUID.mp4 with a table of columns uuid and prompt."""
+    if info is None:
+        raise UsageError("vidprom has its prompts in a table", hint="name it with --info")
+    from .tables import scan_tables
+
+    root = os.path.expanduser(place)
+    for row in scan_tables([info]).select("uuid", "prompt").collect().iter_rows(named=True):
+        path = os.path.join(root, f"pika-{row['uuid']}.mp4")
+        if os.path.basename(path) == f"pika-{row['uuid']}.mp4" and os.path.isfile(path):
+            yield path, root, row["prompt"]
+
+
+KINDS: Mapping[str, Callable[[str, str, str | None], Iterator[Found]]] = {
+    "all": lambda place, split, info: _media(place, _is_media),
+    "video": lambda place, split, info: _media(place, is_video),
+    "image": lambda place, split, info: _media(place, is_image),
+    "ucf101": _ucf101,
+    "imagenet": _imagenet,
+    "vidprom": _vidprom,
+}

@@ -1,0 +1,175 @@
+"""Work on this machine: a process for each worker, stopped when it takes too long and replaced when it dies."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sora_cli.errors import EXIT_FAILED, MissingError, SoraError
+
+from .work import Job, Made, Outcome, Row, RowFunction, Work
+
+#: Jobs that wait in front of every worker, so that it never does.
+WAITING = 2
+#: Times that a row on its own may end its process before it is given up: the first may be another's fault.
+ATTEMPTS = 2
+
+
+@dataclass
+class LocalEngine:
+    """Processes of this machine. devices: one worker each, for example ("cuda:0", "cuda:1") or ("cpu",) * 4."""
+
+    devices: Sequence[str] = ("cpu",)
+
+    def run(self, work: Work, jobs: Iterator[Job]) -> Iterator[Sequence[Outcome]]:
+        """See `work.Engine`."""
+        pool = _pool_class()
+        workers = [_Worker(pool, work, device) for device in self.devices]
+        again: deque[_Task] = deque()
+        running: dict[Any, tuple[_Worker, _Task]] = {}
+        try:
+            while True:
+                for _ in range(WAITING):
+                    for worker in workers:
+                        if sum(1 for other, _ in running.values() if other is worker) < WAITING:
+                            task = again.popleft() if again else _next_task(jobs)
+                            if task is not None:
+                                running[worker.start(task)] = worker, task
+                if not running:
+                    return
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    _, task = running.pop(future)
+                    yield _outcomes(future, task, work, again)
+        finally:
+            for worker in workers:
+                worker.close()
+
+
+class _Task(NamedTuple):
+    job: Job
+    attempt: int = 0
+
+
+class _Failed(NamedTuple):
+    """An error of ours on its way to the main process."""
+
+    message: str
+    hint: str | None
+    exit_code: int
+
+
+class _Worker:
+    """One process, replaced when it ends."""
+
+    def __init__(self, pool: Any, work: Work, device: str) -> None:
+        # A forked copy of a process with threads, which polars has, may hang.
+        context = multiprocessing.get_context("spawn")
+        settings = (work.target, dict(work.options), device)
+        self.pool = pool(max_workers=1, initializer=_settle, initargs=settings, context=context)
+        self.seconds = work.seconds
+
+    def start(self, task: _Task) -> Any:
+        # Counted from when the process takes it, so loading networks at its start is not part of it.
+        return self.pool.schedule(_do, args=(list(task.job.rows),), timeout=self.seconds * len(task.job.rows))
+
+    def close(self) -> None:
+        self.pool.stop()
+        self.pool.join()
+
+
+def _pool_class() -> Any:
+    try:
+        from pebble import ProcessPool
+    except ImportError as error:
+        raise MissingError("the package pebble is missing", hint="pip install 'sora-cli[data]'") from error
+    return ProcessPool
+
+
+def _next_task(jobs: Iterator[Job]) -> _Task | None:
+    job = next(jobs, None)
+    return None if job is None else _Task(job)
+
+
+def _outcomes(future: Any, task: _Task, work: Work, again: deque[_Task]) -> Sequence[Outcome]:
+    """What came of a task; parts of it that must be tried on their own are put into `again`."""
+    from pebble import ProcessExpired
+
+    job = task.job
+    try:
+        made = future.result()
+    except (FutureTimeoutError, ProcessExpired) as error:
+        if len(job.rows) > 1:
+            again.extend(_Task(Job([key], [row])) for key, row in zip(job.keys, job.rows, strict=True))
+            return []
+        is_late = isinstance(error, FutureTimeoutError)
+        if not is_late and task.attempt + 1 < ATTEMPTS:
+            again.append(_Task(job, task.attempt + 1))
+            return []
+        why = f"it took longer than {work.seconds:g} s" if is_late else f"the process ended ({_ending(error)})"
+        return [Outcome(job.keys[0], Made(reason=f"{_name(job.rows[0])}: {why}"))]
+    if isinstance(made, _Failed):
+        raise SoraError(made.message, hint=made.hint, exit_code=made.exit_code)
+    return [
+        Outcome(key, one if one.reason is None else Made(reason=f"{_name(row)}: {one.reason}"))
+        for key, row, one in zip(job.keys, job.rows, made, strict=True)
+    ]
+
+
+def _ending(error: Any) -> str:
+    code = getattr(error, "exitcode", None)
+    return f"signal {-code}" if isinstance(code, int) and code < 0 else f"exit code {code}"
+
+
+def _name(row: Row) -> str:
+    return str(row.get("path", "a row"))
+
+
+# -- in the worker ---------------------------------------------------------------------------------------------------
+
+_function: RowFunction | _Failed
+
+
+def _settle(target: str, options: Mapping[str, Any], device: str) -> None:
+    global _function
+    try:
+        _function = make_function(target, options, device)
+    except SoraError as error:
+        _function = _Failed(error.message, error.hint, error.exit_code)
+    except Exception as error:  # the pool would only say that it is broken
+        _function = _Failed(f"{target} cannot start: {_reason(error)}", None, EXIT_FAILED)
+
+
+def _do(rows: list[Row]) -> Sequence[Made] | _Failed:
+    """The rows' results; a row that raises has its reason."""
+    return _function if isinstance(_function, _Failed) else apply(_function, rows)
+
+
+def make_function(target: str, options: Mapping[str, Any], device: str) -> RowFunction:
+    """What `Work.target` names, ready."""
+    module, _, name = target.partition(":")
+    function: RowFunction = getattr(importlib.import_module(module), name)(options, device)
+    return function
+
+
+def apply(function: RowFunction, rows: Sequence[Row]) -> Sequence[Made]:
+    """The results of rows; where it raises, each row's on its own, so that only the bad one is without."""
+    try:
+        return function(rows)
+    except Exception as error:  # any fault of any library in a file that somebody else made
+        if len(rows) == 1:
+            return [Made(reason=_reason(error))]
+    return [apply(function, [row])[0] for row in rows]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, SoraError):
+        return error.message
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
