@@ -44,13 +44,11 @@ def make_probe(options: Mapping[str, Any], device: str) -> RowFunction:
     """`Work.target` of `probe_work`."""
     from .probe import probe
 
-    def look(rows: Sequence[Row]) -> list[Made]:
-        return [Made([{name: found.get(name) for name in PROBED}]) for found in (_probed(row) for row in rows)]
+    def look(row: Row) -> Made:
+        found = probe(row["path"], fast=options["fast"])
+        return Made([{name: found[name] for name in PROBED}], found["error"])
 
-    def _probed(row: Row) -> Mapping[str, Any]:
-        return probe(row["path"], fast=options["fast"])
-
-    return look
+    return lambda rows: [look(row) for row in rows]
 
 
 def find_files(places: Sequence[str], kind: str, *, split: str = "train", info: str | None = None) -> pl.DataFrame:

@@ -117,7 +117,7 @@ def _outcomes(future: Any, task: _Task, work: Work, again: deque[_Task]) -> Sequ
     if isinstance(made, _Failed):
         raise SoraError(made.message, hint=made.hint, exit_code=made.exit_code)
     return [
-        Outcome(key, one if one.reason is None else Made(reason=f"{_name(row)}: {one.reason}"))
+        Outcome(key, one if one.reason is None else Made(one.rows, f"{_name(row)}: {one.reason}"))
         for key, row, one in zip(job.keys, job.rows, made, strict=True)
     ]
 

@@ -31,13 +31,12 @@ KEY, REASON = "__key", "__reason"
 MOST_SHOWN = 5
 
 Row = Mapping[str, Any]
-#: Makes of rows what belongs to each: its new rows (one, with new columns, where the work only adds columns), or the
-#: reason why there is nothing.
+#: Makes of rows what belongs to each; where the work only adds columns that is one row of these.
 RowFunction = Callable[[Sequence[Row]], Sequence["Made"]]
 
 
 class Made(NamedTuple):
-    """What was made of one row: new rows, or the reason why none."""
+    """What was made of one row: new rows; or the reason why it failed, with what a table that keeps it is to have."""
 
     rows: Sequence[Mapping[str, Any]] = ()
     reason: str | None = None

@@ -1,0 +1,68 @@
+"""`sora data index`: a table of the videos and pictures in folders."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sora_cli import data_options as d
+from sora_cli import options as o
+
+EPILOG = o.examples(
+    "sora data index videos/ -o videos.csv",
+    "sora data index 'films/*.mkv' more/ -o videos.parquet --fast",
+    "sora data index UCF-101/ -o ucf101.csv --kind ucf101 --split train",
+)
+
+
+def index(
+    places: Annotated[list[str], typer.Argument(help="folders, files and patterns", metavar="PLACE...")],
+    output: d.Output,
+    kind: Annotated[
+        str,
+        typer.Option(help="all|video|image: files by their names; imagenet|ucf101|vidprom: layouts", metavar="KIND"),
+    ] = "all",
+    split: Annotated[str, typer.Option(help="part of a set that has parts", metavar="NAME")] = "train",
+    info: Annotated[
+        str | None, typer.Option(help="table of vidprom, list of words of imagenet", metavar="FILE")
+    ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe/--no-probe", help="look into the files, and leave out broken ones")
+    ] = True,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="believe the files' headers instead of decoding every frame")
+    ] = False,
+    keep_bad: Annotated[bool, typer.Option("--keep-bad", help="keep broken files, with 0 frames")] = False,
+    workers: d.Workers = None,
+    seconds: d.Seconds = 600.0,
+    restart: d.Restart = False,
+    overwrite: d.Overwrite = False,
+    dry_run: d.DryRun = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Write a table of videos and pictures: which there are, their frames, sizes and rates.
+
+    Files that cannot be read are left out and listed with the reason in a file beside the table. An interrupted run
+    goes on with the same command.
+    """
+    from sora_cli.console import command_output
+
+    with command_output(json=as_json, quiet=quiet) as console:
+        from sora_cli.data.index import find_files, probe_work
+        from sora_cli.data.run import StepOptions, run_step
+        from sora_cli.data.tables import check_output, write_table
+
+        check_output(str(output), overwrite=overwrite)
+        found = find_files(places, kind, split=split, info=info)
+        if not probe and not dry_run:
+            write_table(found, output, overwrite=overwrite)
+            console.result(output, {"path": str(output), "rows": found.height})
+            return
+        options = StepOptions(
+            output, workers=workers, seconds=seconds, restart=restart, overwrite=overwrite, dry_run=dry_run
+        )
+        work = probe_work(fast=fast, seconds=seconds)
+        run_step(found, work, options, verb="looking into", bad="keep" if keep_bad else "drop")

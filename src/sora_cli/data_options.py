@@ -1,0 +1,31 @@
+"""The options of the `sora data` commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Output = Annotated[
+    Path,
+    typer.Option(
+        "-o", "--output", help="table to write: .csv, .csv.gz or .parquet", metavar="FILE", rich_help_panel="Output"
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace the output", rich_help_panel="Output")]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", help="processes  (default: the cores)", min=1, metavar="N", rich_help_panel="Run"),
+]
+Seconds = Annotated[
+    float,
+    typer.Option("--time-limit", help="seconds a file may take before it counts as bad", min=1, rich_help_panel="Run"),
+]
+Restart = Annotated[
+    bool,
+    typer.Option("--restart", help="throw away what an interrupted run did, do not go on", rich_help_panel="Run"),
+]
+DryRun = Annotated[
+    bool, typer.Option("-n", "--dry-run", help="say what would be done, and do nothing", rich_help_panel="Run")
+]
