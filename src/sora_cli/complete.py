@@ -54,6 +54,11 @@ def vaes(incomplete: str) -> list[Value]:
     return _specs("vae")
 
 
+def cutters(incomplete: str) -> list[Value]:
+    """Scene detector names."""
+    return [*_specs("cutter"), ("table", "the scenes that the table has")]
+
+
 def text_encoders(incomplete: str) -> list[Value]:
     """Text encoder names."""
     return _specs("text-encoder")

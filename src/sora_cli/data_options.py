@@ -7,6 +7,15 @@ from typing import Annotated
 
 import typer
 
+Tables = Annotated[
+    list[str], typer.Argument(help="tables: CSV or Parquet files, folders of them, patterns", metavar="TABLE...")
+]
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        help="folder of relative paths  (default: that of the table)", metavar="FOLDER", rich_help_panel="Run"
+    ),
+]
 Output = Annotated[
     Path,
     typer.Option(

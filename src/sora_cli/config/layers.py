@@ -134,15 +134,23 @@ def flag_layer(
         for section, values in flags.items()
     }
     values = flatten(given, settings, lambda _: "flag", problems)
+    for key, value in option_pairs(options, example="scheduler.num_timesteps=1000").items():
+        scheduler_key = key.removeprefix("scheduler.")
+        dotted = f"model.options.{key}" if scheduler_key == key else f"{scheduler}.scheduler_options.{scheduler_key}"
+        values[dotted] = value
+    return Layer("flag", values)
+
+
+def option_pairs(options: Sequence[str], *, example: str) -> dict[str, Any]:
+    """Options by name, of texts KEY=VALUE of `-O`. example: one that works. Raises UsageError for other texts."""
+    values = {}
     for option in options:
         key, equals, text = option.partition("=")
         key = key.strip()
         if not equals or not key:
-            raise UsageError(f"-O {option!r} is not KEY=VALUE", hint="example: -O scheduler.num_timesteps=1000")
-        scheduler_key = key.removeprefix("scheduler.")
-        dotted = f"model.options.{key}" if scheduler_key == key else f"{scheduler}.scheduler_options.{scheduler_key}"
-        values[dotted] = parse_value(text, source=f"-O {key}")
-    return Layer("flag", values)
+            raise UsageError(f"-O {option!r} is not KEY=VALUE", hint=f"example: -O {example}")
+        values[key] = parse_value(text, source=f"-O {key}")
+    return values
 
 
 def environment_layer(

@@ -29,27 +29,41 @@ class LocalEngine:
 
     def run(self, work: Work, jobs: Iterator[Job]) -> Iterator[Sequence[Outcome]]:
         """See `work.Engine`."""
+        with Workers(work, self.devices) as workers:
+            yield from workers.do(jobs)
+
+
+class Workers:
+    """Processes that are ready for one kind of work."""
+
+    def __init__(self, work: Work, devices: Sequence[str]) -> None:
         pool = _pool_class()
-        workers = [_Worker(pool, work, device) for device in self.devices]
+        self.work, self.workers = work, [_Worker(pool, work, device) for device in devices]
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for worker in self.workers:
+            worker.close()
+
+    def do(self, jobs: Iterator[Job]) -> Iterator[Sequence[Outcome]]:
+        """The outcomes of jobs as they come; see `work.Engine`."""
         again: deque[_Task] = deque()
         running: dict[Any, tuple[_Worker, _Task]] = {}
-        try:
-            while True:
-                for _ in range(WAITING):
-                    for worker in workers:
-                        if sum(1 for other, _ in running.values() if other is worker) < WAITING:
-                            task = again.popleft() if again else _next_task(jobs)
-                            if task is not None:
-                                running[worker.start(task)] = worker, task
-                if not running:
-                    return
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    _, task = running.pop(future)
-                    yield _outcomes(future, task, work, again)
-        finally:
-            for worker in workers:
-                worker.close()
+        while True:
+            for _ in range(WAITING):
+                for worker in self.workers:
+                    if sum(1 for other, _ in running.values() if other is worker) < WAITING:
+                        task = again.popleft() if again else _next_task(jobs)
+                        if task is not None:
+                            running[worker.start(task)] = worker, task
+            if not running:
+                return
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                _, task = running.pop(future)
+                yield _outcomes(future, task, self.work, again)
 
 
 class _Task(NamedTuple):

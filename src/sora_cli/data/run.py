@@ -3,19 +3,51 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sora_cli.console import get_console
-from sora_cli.errors import SoraError
+from sora_cli.errors import SoraError, UsageError
 
+from .addresses import is_address
 from .local import LocalEngine
-from .tables import WRITTEN_SUFFIXES, check_output, write_table
+from .tables import WRITTEN_SUFFIXES, check_output, scan_tables, table_places, write_table
 from .work import REASON, Engine, Work, added_columns, do_work, new_rows, open_results
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+def open_rows(tables: Sequence[str], root: Path | None = None) -> pl.DataFrame:
+    """The rows of tables, with paths made absolute. root: folder of relative paths, None for that of each table.
+
+    Raises UsageError for tables without a column path, rows without one, and paths out of the folder.
+    """
+    import polars as pl
+
+    parts = []
+    for place in table_places(tables):
+        part = scan_tables([place]).collect()
+        if "path" not in part.columns:
+            raise UsageError(f"{place} has no column path", hint=f"its columns: {', '.join(part.columns)}")
+        folder = Path(root).expanduser() if root is not None else Path(place).parent
+        folder = folder.resolve() if not is_address(place) or root is not None else Path.cwd()
+        paths = [_absolute(folder, path, f"{place}, row {row + 1}") for row, path in enumerate(part["path"])]
+        parts.append(part.with_columns(pl.Series("path", paths, dtype=pl.String)))
+    return pl.concat(parts, how="diagonal_relaxed")
+
+
+def _absolute(folder: Path, path: str | None, where: str) -> str:
+    if not path:
+        raise UsageError(f"{where}: the path is empty", hint="`sora data filter --remove-empty-path` leaves it out")
+    if is_address(path) or os.path.isabs(path):
+        return path
+    joined = os.path.normpath(folder / path)
+    if not Path(joined).is_relative_to(folder):
+        raise UsageError(f"{where}: the path {path} leads out of {folder}", hint="name the folder with --root")
+    return joined
 
 
 @dataclass(frozen=True)
@@ -53,11 +85,12 @@ def run_step(
     bad: Literal["keep", "drop"],
     engine: Engine | None = None,
     gives_rows: bool = False,
+    without: Sequence[str] = (),
 ) -> None:
     """Do the work on a table, write the output, list the rows that failed beside it, and print its path.
 
     verb: "probing", for the progress line. bad: what becomes of rows that failed. gives_rows: whether the work makes
-    rows of a row, not columns. Raises SoraError when no row succeeds.
+    rows of a row, not columns; without: columns that are not taken over. Raises SoraError when no row succeeds.
     """
     console = get_console()
     output = options.output
@@ -79,7 +112,7 @@ def run_step(
         raise SoraError(f"none of the {frame.height} rows succeeded, so {output} is not written")
     if not gives_rows and bad == "drop":
         made = made.filter(made[REASON].is_null())
-    write_table(made.drop(REASON, strict=False), output, overwrite=options.overwrite)
+    write_table(made.drop(REASON, *without, strict=False), output, overwrite=options.overwrite)
     results.remove()
     record = {"path": str(output), "rows": made.height, "from_rows": frame.height, "bad": failed.height}
     console.result(output, {**record, "bad_rows": str(listed)} if failed.height else record)

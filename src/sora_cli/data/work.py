@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LOG, SETTINGS = "results.jsonl", "settings.json"
-KEY, REASON = "__key", "__reason"
+KEY, REASON, ROWS = "__key", "__reason", "__rows"
 #: Reasons shown on stderr while a run goes on; all of them are in the file beside the output.
 MOST_SHOWN = 5
 
@@ -203,11 +203,12 @@ def new_rows(frame: pl.DataFrame, work: Work, results: Results) -> tuple[pl.Data
 
     keys = row_keys(frame, work.inputs)
     source = _keyed(frame, keys)[_first_rows(keys)] if len(keys) else _keyed(frame, keys)
-    kept = source.drop([name for name in work.columns if name in frame.columns])
-    joined = kept.join(results.frame(work.columns), on=KEY, how="left", maintain_order="left").drop(KEY)
-    failed = joined.filter(pl.col(REASON).is_not_null()).drop("rows")
-    good = joined.filter(pl.col(REASON).is_null() & (pl.col("rows").list.len() > 0)).drop(REASON)
-    return good.explode("rows").unnest("rows"), failed
+    found = results.frame(work.columns).rename({"rows": ROWS})
+    joined = source.join(found, on=KEY, how="left", maintain_order="left").drop(KEY)
+    failed = joined.filter(pl.col(REASON).is_not_null()).drop(ROWS)
+    good = joined.filter(pl.col(REASON).is_null() & (pl.col(ROWS).list.len() > 0)).drop(REASON)
+    kept = good.drop([name for name in work.columns if name in frame.columns])
+    return kept.explode(ROWS).unnest(ROWS), failed
 
 
 def row_keys(frame: pl.DataFrame, inputs: Sequence[str]) -> NDArray[np.uint64]:

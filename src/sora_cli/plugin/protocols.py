@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -102,6 +104,20 @@ class Metric(Protocol):
 
     def __call__(self, reference: Tensor, video: Tensor) -> Tensor:
         """Values (B, T - overlap) of videos (B, 3, T, H, W) in [0, 1]. Raises ValueError for too small ones."""
+        ...
+
+
+class Cutter(Protocol):
+    """Finds the scenes of a video. is_rough: small frames need not be exact, see `data.analysis.analyse`."""
+
+    is_rough: bool
+
+    def frame_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the small frames that it looks at, of a video's."""
+        ...
+
+    def scenes(self, frames: Iterator[NDArray[np.uint8]], fps: float) -> list[tuple[int, int]]:
+        """(first frame, frame after the last) of each scene, of all frames (h, w, 3) of a video in order."""
         ...
 
 

@@ -242,12 +242,22 @@ class ParallelismSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class DataToolSpec(Spec):
-    """A cutter, scorer or captioner for the data commands. column: what it writes; value_range: of that column."""
+    """A cutter, scorer or captioner for the data commands. column: what it writes; value_range: of that column.
+
+    target of a scorer: `load(weights: Mapping[str, LocatedWeights], device, options) -> Scorer` (protocols); options:
+    an instance of the class that `options` names, None without one.
+    """
 
     target: str
     column: str
+    more_columns: tuple[str, ...] = ()
+    """Columns that it writes beside `column`."""
     value_range: tuple[float, float] | None = None
     is_network: bool = False
+    weights: Mapping[str, Weights] = field(default_factory=dict)
+    """Part -> where the weights of the networks that it looks with come from."""
+    options: str | None = None
+    """"module:Class" of a pydantic model with the options that only this tool has."""
 
 
 @dataclass(frozen=True, kw_only=True)

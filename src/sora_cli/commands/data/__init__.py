@@ -5,15 +5,11 @@ from __future__ import annotations
 from sora_cli import options as o
 from sora_cli.root import LightCommand
 
-from . import index
+from . import cut, index
 
 app = o.new_app(
     help="Turn raw videos into captioned, scored, filtered training clips.",
     epilog=o.examples("sora data index videos/ -o videos.csv"),
 )
 app.command("index", cls=LightCommand, epilog=index.EPILOG)(index.index)
-
-
-@app.callback()
-def data() -> None:
-    """Turn raw videos into captioned, scored, filtered training clips."""
+app.command("cut", cls=LightCommand, epilog=cut.EPILOG)(cut.cut)

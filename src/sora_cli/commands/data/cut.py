@@ -1,0 +1,98 @@
+"""`sora data cut`: scenes of videos, and clips of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sora_cli import complete
+from sora_cli import data_options as d
+from sora_cli import options as o
+
+EPILOG = o.examples(
+    "sora data cut videos.csv --clips clips/ -o clips.csv",
+    "sora data cut videos.csv --clips clips/ -o clips.csv --min-seconds 2 --max-seconds 15 --shorter-size 720",
+    "sora data cut videos.csv -o scenes.csv --detector transnetv2 -O threshold=0.4",
+    "sora data cut scenes.csv --clips clips/ -o clips.csv --detector table",
+)
+TABLE_SCENES = "table"
+_SCENES, _CLIPS = "Scenes", "Clips"
+
+
+def cut(
+    tables: d.Tables,
+    output: d.Output,
+    clips: Annotated[
+        Path | None,
+        typer.Option(help="folder to write clips to; without it the table gets the scenes", metavar="FOLDER"),
+    ] = None,
+    detector: Annotated[
+        str,
+        typer.Option(
+            help="scene detector; table: the table's column timestamp, whole videos without one",
+            metavar="NAME",
+            autocompletion=complete.cutters,
+            rich_help_panel=_SCENES,
+        ),
+    ] = "fast",
+    detector_options: Annotated[
+        list[str] | None,
+        typer.Option("-O", help="option of the detector, repeatable", metavar="KEY=VALUE", rich_help_panel=_SCENES),
+    ] = None,
+    min_seconds: Annotated[
+        float | None, typer.Option(help="leave out shorter scenes", min=0, rich_help_panel=_CLIPS)
+    ] = 2.0,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="keep so much of longer scenes", min=0.1, rich_help_panel=_CLIPS)
+    ] = 15.0,
+    split_long: Annotated[
+        bool, typer.Option("--split-long", help="cut longer scenes into several clips", rich_help_panel=_CLIPS)
+    ] = False,
+    fps: Annotated[int | None, typer.Option(help="frame rate of the clips", min=1, rich_help_panel=_CLIPS)] = None,
+    shorter_size: Annotated[
+        int | None, typer.Option(help="shorter side of larger clips, in pixels", min=16, rich_help_panel=_CLIPS)
+    ] = None,
+    audio: Annotated[bool, typer.Option("--audio/--no-audio", help="keep the sound", rich_help_panel=_CLIPS)] = False,
+    crf: Annotated[
+        int, typer.Option(help="quality of encoded clips, 0 is lossless", min=0, max=51, rich_help_panel=_CLIPS)
+    ] = 18,
+    copy: Annotated[
+        bool,
+        typer.Option("--copy/--encode", help="copy clips unchanged where that is exact", rich_help_panel=_CLIPS),
+    ] = True,
+    root: d.Root = None,
+    workers: d.Workers = None,
+    seconds: d.Seconds = 3600.0,
+    restart: d.Restart = False,
+    overwrite: d.Overwrite = False,
+    dry_run: d.DryRun = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Find the scenes of videos and write them as clips with a table, or only say where they are.
+
+    Each clip's row has the columns of its video, with path, id, source, scene, start and size of the clip. An
+    interrupted run goes on with the same command.
+    """
+    from sora_cli.console import command_output
+
+    with command_output(json=as_json, quiet=quiet):
+        from sora_cli.data.cutting import CutOptions, run_cut
+        from sora_cli.data.run import StepOptions, open_rows
+        from sora_cli.data.timestamps import SceneRules
+
+        step = StepOptions(
+            output, workers=workers, seconds=seconds, restart=restart, overwrite=overwrite, dry_run=dry_run
+        )
+        form = {"fps": fps, "shorter_size": shorter_size, "crf": crf, "keeps_audio": audio, "copies": copy}
+        options = CutOptions.checked(
+            None if detector == TABLE_SCENES else detector,
+            detector_options or (),
+            clips=clips,
+            rules=SceneRules(min_seconds, max_seconds, split_long),
+            form=form,
+        )
+        run_cut(open_rows(tables, root), options, step)

@@ -1,0 +1,213 @@
+"""`sora data cut`: videos to scenes, scenes to clips."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sora_cli.console import get_console
+from sora_cli.errors import UsageError
+from sora_cli.plugin.manager import get_plugins, load_attribute
+from sora_cli.plugin.protocols import Cutter
+from sora_cli.plugin.specs import DataToolSpec
+
+from .clip_writer import ClipFormat, write_clips
+from .timestamps import Scene, SceneRules, clip_name, format_scenes, parse_scenes, segments
+from .work import Made, Row, RowFunction, Work
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from .run import StepOptions
+
+TIMESTAMP = "timestamp"
+CLIP_COLUMNS = {
+    "path": "str",
+    "id": "str",
+    "relpath": "str",
+    "source": "str",
+    "source_id": "str",
+    "scene": "int",
+    "start": "float",
+    "duration": "float",
+    "num_frames": "int",
+    "fps": "float",
+    "height": "int",
+    "width": "int",
+    "aspect_ratio": "float",
+    "resolution": "int",
+    "copied": "bool",
+}
+#: Columns of a video that are not true of its clips.
+OF_THE_WHOLE = (TIMESTAMP, "codec", "rotation", "filesize")
+
+
+@dataclasses.dataclass(frozen=True)
+class CutOptions:
+    """How videos are cut. cutter: name of a scene detector, None to take the table's own scenes, or whole videos where
+    it has none; cutter_options: of it; clips: folder to write, None to find scenes only.
+    """
+
+    cutter: str | None
+    cutter_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    clips: Path | None = None
+    rules: SceneRules = dataclasses.field(default_factory=SceneRules)
+    form: ClipFormat = dataclasses.field(default_factory=ClipFormat)
+
+    @classmethod
+    def checked(
+        cls,
+        cutter: str | None,
+        options: Sequence[str],
+        *,
+        clips: Path | None,
+        rules: SceneRules,
+        form: Mapping[str, Any],
+    ) -> CutOptions:
+        """From what a user typed: options as KEY=VALUE, form as keywords of `ClipFormat`. Raises SoraError."""
+        from sora_cli.config.checks import complete_options
+        from sora_cli.config.layers import option_pairs
+
+        given = option_pairs(options, example="threshold=3")
+        complete: Mapping[str, Any] = {}
+        if cutter is not None:
+            plugins = get_plugins()
+            spec = plugins.get("cutter", cutter)
+            assert isinstance(spec, DataToolSpec)
+            plugins.check_installed(spec)
+            cutter = spec.name
+            complete = complete_options(spec.options, given, f"detector {cutter}", dict.fromkeys(given, "flag"))
+        elif given:
+            raise UsageError("the table's own scenes have no options", hint="leave -O out, or choose a detector")
+        if cutter is None and clips is None:
+            raise UsageError("there is nothing to do", hint="give a detector, or --clips to cut the table's scenes")
+        if rules.min_seconds and rules.max_seconds and rules.min_seconds > rules.max_seconds:
+            raise UsageError(f"--min-seconds {rules.min_seconds:g} is more than --max-seconds {rules.max_seconds:g}")
+        return cls(cutter, complete, clips.resolve() if clips else None, rules, ClipFormat(**form))
+
+
+def detect_work(options: CutOptions, seconds: float) -> Work:
+    """Find scenes."""
+    return Work("cut", f"{__name__}:make_detector", _json(options), ("path",), {TIMESTAMP: "str"}, 1, seconds)
+
+
+def cut_work(options: CutOptions, seconds: float) -> Work:
+    """Find scenes, or take those of the table, and write the clips."""
+    inputs = ("path", "id", "relpath", *(() if options.cutter else (TIMESTAMP,)))
+    return Work("cut", f"{__name__}:make_cutter", _json(options), inputs, CLIP_COLUMNS, 1, seconds)
+
+
+def run_cut(frame: pl.DataFrame, options: CutOptions, step: StepOptions) -> None:
+    """Cut the videos of a table, or find their scenes."""
+    from .run import run_step
+
+    if options.clips is None:
+        work = detect_work(options, step.seconds)
+        run_step(frame, work, step, verb="finding the scenes of", bad="drop")
+        return
+    if options.cutter is None and TIMESTAMP not in frame.columns:
+        get_console().note("the table has no column timestamp, so whole videos are written")
+    check_names(frame)
+    work = cut_work(options, step.seconds)
+    run_step(frame, work, step, verb="cutting", bad="drop", gives_rows=True, without=OF_THE_WHOLE)
+
+
+def check_names(frame: pl.DataFrame) -> None:
+    """Raise UsageError when clips of two videos would have one name."""
+    from .timestamps import Segment
+
+    names: dict[str, list[str]] = defaultdict(list)
+    columns = [name for name in ("path", "relpath") if name in frame.columns]
+    for row in frame.select(columns).unique(maintain_order=True).iter_rows(named=True):
+        names[clip_name(row, Segment(0, 0, None)).lower()].append(row["path"])  # type: ignore[arg-type]
+    clash = next((paths for paths in names.values() if len(paths) > 1), None)
+    if clash:
+        raise UsageError(
+            f"clips of {clash[0]} and of {clash[1]} would have one name",
+            hint="`sora data index` writes the column relpath, which keeps their folders apart",
+        )
+
+
+def make_detector(options: Mapping[str, Any], device: str) -> RowFunction:
+    """`Work.target` of `detect_work`."""
+    find = _finder(options, device)
+    return lambda rows: [Made([{TIMESTAMP: format_scenes(find(row["path"]))}]) for row in rows]
+
+
+def make_cutter(options: Mapping[str, Any], device: str) -> RowFunction:
+    """`Work.target` of `cut_work`."""
+    find = _finder(options, device) if options["cutter"] else None
+    rules, form = SceneRules(**options["rules"]), ClipFormat(**options["form"])
+    folder = Path(options["clips"])
+
+    def cut(row: Row) -> Made:
+        if find is not None:
+            scenes = find(row["path"])
+        elif TIMESTAMP in row:
+            parsed = parse_scenes(row[TIMESTAMP])
+            if parsed is None:
+                return Made(reason=f"its scenes are not a list of pairs of times: {str(row[TIMESTAMP])[:80]}")
+            scenes = parsed
+        else:
+            scenes = None
+        wanted = [(segment, folder / clip_name(row, segment)) for segment in segments(scenes, rules)]
+        made = write_clips(row["path"], wanted, form)
+        name = row.get("id") or Path(row["path"]).stem
+        return Made(
+            [
+                {
+                    "path": str(path),
+                    "id": f"{name}{segment.name}",
+                    "relpath": str(path.relative_to(folder)),
+                    "source": row["path"],
+                    "source_id": name,
+                    "scene": segment.index,
+                    "start": facts.start,
+                    "duration": facts.duration,
+                    "num_frames": facts.num_frames,
+                    "fps": facts.fps,
+                    "height": facts.height,
+                    "width": facts.width,
+                    "aspect_ratio": facts.height / facts.width,
+                    "resolution": facts.height * facts.width,
+                    "copied": facts.is_copy,
+                }
+                for (segment, path), facts in zip(wanted, made, strict=True)
+                if facts is not None
+            ]
+        )
+
+    return lambda rows: [cut(row) for row in rows]
+
+
+def _finder(options: Mapping[str, Any], device: str) -> Callable[[str], list[Scene]]:
+    """What finds the scenes of a file."""
+    return functools.partial(find_scenes, load_cutter(options["cutter"], options["cutter_options"], device))
+
+
+def find_scenes(cutter: Cutter, path: str) -> list[Scene]:
+    """Scenes of a video, the whole of it when there is no cut. Raises SoraError when it cannot be read."""
+    from .analysis import analyse
+
+    with analyse(path, cutter.frame_size, is_rough=cutter.is_rough) as analysis:
+        scenes = cutter.scenes(analysis.frames, float(analysis.fps))
+        times = [*analysis.times, analysis.end]
+    return [(times[first], times[last]) for first, last in scenes]
+
+
+def load_cutter(name: str, options: Mapping[str, Any], device: str) -> Cutter:
+    """A scene detector by name, with its own options. Raises SoraError for one that cannot be used."""
+    plugins = get_plugins()
+    spec = plugins.get("cutter", name)
+    assert isinstance(spec, DataToolSpec)
+    own = load_attribute(spec.options, what=name)(**options) if spec.options else None
+    cutter: Cutter = plugins.load_target(spec)({}, device, own)
+    return cutter
+
+
+def _json(options: CutOptions) -> dict[str, Any]:
+    return {**dataclasses.asdict(options), "clips": str(options.clips) if options.clips else None}
