@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from sora_cli.data.run import StepOptions
 
 Tables = Annotated[
     list[str], typer.Argument(help="tables: CSV or Parquet files, folders of them, patterns", metavar="TABLE...")
@@ -31,6 +34,16 @@ Seconds = Annotated[
     float,
     typer.Option("--time-limit", help="seconds a file may take before it counts as bad", min=1, rich_help_panel="Run"),
 ]
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", help="this machine, or a Ray cluster", rich_help_panel="Run"),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", help="HOST:PORT of the Ray cluster, or auto  (default: this machine)", rich_help_panel="Run"
+    ),
+]
 Restart = Annotated[
     bool,
     typer.Option("--restart", help="throw away what an interrupted run did, do not go on", rich_help_panel="Run"),
@@ -38,3 +51,11 @@ Restart = Annotated[
 DryRun = Annotated[
     bool, typer.Option("-n", "--dry-run", help="say what would be done, and do nothing", rich_help_panel="Run")
 ]
+
+
+def step_options(ctx: typer.Context) -> StepOptions:
+    """How a step runs, from the options of its command."""
+    from sora_cli.data.run import StepOptions
+
+    names = ("output", "workers", "gpus", "seconds", "restart", "overwrite", "dry_run", "engine", "address")
+    return StepOptions(**{name: ctx.params[name] for name in names if name in ctx.params})

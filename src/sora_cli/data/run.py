@@ -53,7 +53,7 @@ def _absolute(folder: Path, path: str | None, where: str) -> str:
 @dataclass(frozen=True)
 class StepOptions:
     """How a step runs. workers: processes, None for one per core; gpus: one process each instead; seconds: a row may
-    take; restart: throw away what an interrupted run did.
+    take; restart: throw away what an interrupted run did; engine: "local" or "ray"; address: of a Ray cluster.
     """
 
     output: Path
@@ -63,6 +63,18 @@ class StepOptions:
     restart: bool = False
     overwrite: bool = False
     dry_run: bool = False
+    engine: str = "local"
+    address: str | None = None
+
+    def make_engine(self, rows: int) -> Engine:
+        """What does the work. Raises UsageError for settings that do not go together."""
+        if self.engine == "ray":
+            from .ray_engine import RayEngine
+
+            return RayEngine(self.address, self.gpus or self.workers, gpus=self.gpus > 0)
+        if self.address is not None:
+            raise UsageError("an address is that of a Ray cluster", hint="give --engine ray too")
+        return LocalEngine(self.devices(rows))
 
     def devices(self, rows: int) -> tuple[str, ...]:
         """The device of each worker, not more than there are rows."""
@@ -83,7 +95,6 @@ def run_step(
     *,
     verb: str,
     bad: Literal["keep", "drop"],
-    engine: Engine | None = None,
     gives_rows: bool = False,
     without: Sequence[str] = (),
 ) -> None:
@@ -100,7 +111,7 @@ def run_step(
         console.table(frame.head(20).to_dicts(), frame.columns, title=f"the first of {frame.height} rows")
         return
     results = open_results(output, work, restart=options.restart)
-    do_work(frame, work, engine or LocalEngine(options.devices(frame.height)), results, verb=verb)
+    do_work(frame, work, options.make_engine(frame.height), results, verb=verb)
     made, failed = (new_rows if gives_rows else _added)(frame, work, results)
     listed = bad_path(output)
     if failed.height:

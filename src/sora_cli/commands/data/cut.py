@@ -22,6 +22,7 @@ _SCENES, _CLIPS = "Scenes", "Clips"
 
 
 def cut(
+    ctx: typer.Context,
     tables: d.Tables,
     output: d.Output,
     clips: Annotated[
@@ -65,6 +66,8 @@ def cut(
     root: d.Root = None,
     workers: d.Workers = None,
     seconds: d.Seconds = 3600.0,
+    engine: d.Engine = "local",
+    address: d.Address = None,
     restart: d.Restart = False,
     overwrite: d.Overwrite = False,
     dry_run: d.DryRun = False,
@@ -81,12 +84,10 @@ def cut(
 
     with command_output(json=as_json, quiet=quiet):
         from sora_cli.data.cutting import CutOptions, run_cut
-        from sora_cli.data.run import StepOptions, open_rows
+        from sora_cli.data.run import open_rows
         from sora_cli.data.timestamps import SceneRules
 
-        step = StepOptions(
-            output, workers=workers, seconds=seconds, restart=restart, overwrite=overwrite, dry_run=dry_run
-        )
+        step = d.step_options(ctx)
         form = {"fps": fps, "shorter_size": shorter_size, "crf": crf, "keeps_audio": audio, "copies": copy}
         options = CutOptions.checked(
             None if detector == TABLE_SCENES else detector,

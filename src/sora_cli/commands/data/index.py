@@ -17,6 +17,7 @@ EPILOG = o.examples(
 
 
 def index(
+    ctx: typer.Context,
     places: Annotated[list[str], typer.Argument(help="folders, files and patterns", metavar="PLACE...")],
     output: d.Output,
     kind: Annotated[
@@ -36,6 +37,8 @@ def index(
     keep_bad: Annotated[bool, typer.Option("--keep-bad", help="keep broken files, with 0 frames")] = False,
     workers: d.Workers = None,
     seconds: d.Seconds = 600.0,
+    engine: d.Engine = "local",
+    address: d.Address = None,
     restart: d.Restart = False,
     overwrite: d.Overwrite = False,
     dry_run: d.DryRun = False,
@@ -52,7 +55,7 @@ def index(
 
     with command_output(json=as_json, quiet=quiet) as console:
         from sora_cli.data.index import find_files, probe_work
-        from sora_cli.data.run import StepOptions, run_step
+        from sora_cli.data.run import run_step
         from sora_cli.data.tables import check_output, write_table
 
         check_output(str(output), overwrite=overwrite)
@@ -61,8 +64,6 @@ def index(
             write_table(found, output, overwrite=overwrite)
             console.result(output, {"path": str(output), "rows": found.height})
             return
-        options = StepOptions(
-            output, workers=workers, seconds=seconds, restart=restart, overwrite=overwrite, dry_run=dry_run
-        )
+        options = d.step_options(ctx)
         work = probe_work(fast=fast, seconds=seconds)
         run_step(found, work, options, verb="looking into", bad="keep" if keep_bad else "drop")
