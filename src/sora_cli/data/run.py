@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -97,11 +97,13 @@ def run_step(
     bad: Literal["keep", "drop"],
     gives_rows: bool = False,
     without: Sequence[str] = (),
+    finish: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
 ) -> None:
     """Do the work on a table, write the output, list the rows that failed beside it, and print its path.
 
     verb: "probing", for the progress line. bad: what becomes of rows that failed. gives_rows: whether the work makes
-    rows of a row, not columns; without: columns that are not taken over. Raises SoraError when no row succeeds.
+    rows of a row, not columns; without: columns that are not taken over; finish: what is done with
+    the table last. Raises SoraError when no row succeeds.
     """
     console = get_console()
     output = options.output
@@ -123,7 +125,10 @@ def run_step(
         raise SoraError(f"none of the {frame.height} rows succeeded, so {output} is not written")
     if not gives_rows and bad == "drop":
         made = made.filter(made[REASON].is_null())
-    write_table(made.drop(REASON, *without, strict=False), output, overwrite=options.overwrite)
+    made = made.drop(REASON, *without, strict=False)
+    if finish is not None:
+        made = finish(made)
+    write_table(made, output, overwrite=options.overwrite)
     results.remove()
     record = {"path": str(output), "rows": made.height, "from_rows": frame.height, "bad": failed.height}
     console.result(output, {**record, "bad_rows": str(listed)} if failed.height else record)
