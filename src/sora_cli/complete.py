@@ -59,6 +59,11 @@ def cutters(incomplete: str) -> list[Value]:
     return [*_specs("cutter"), ("table", "the scenes that the table has")]
 
 
+def scorers(incomplete: str) -> list[Value]:
+    """Names of scores of clips."""
+    return _specs("scorer")
+
+
 def text_encoders(incomplete: str) -> list[Value]:
     """Text encoder names."""
     return _specs("text-encoder")

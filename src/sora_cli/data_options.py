@@ -30,6 +30,9 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", help="processes  (default: the cores)", min=1, metavar="N", rich_help_panel="Run"),
 ]
+Gpus = Annotated[
+    int, typer.Option("--gpus", help="GPUs, a process each instead of --workers", min=0, rich_help_panel="Run")
+]
 Seconds = Annotated[
     float,
     typer.Option("--time-limit", help="seconds a file may take before it counts as bad", min=1, rich_help_panel="Run"),

@@ -252,6 +252,10 @@ class DataToolSpec(Spec):
     column: str
     more_columns: tuple[str, ...] = ()
     """Columns that it writes beside `column`."""
+    text_columns: tuple[str, ...] = ()
+    """Which of these hold text; the others hold numbers."""
+    reads_text: bool = False
+    """Whether it looks at the captions."""
     value_range: tuple[float, float] | None = None
     is_network: bool = False
     weights: Mapping[str, Weights] = field(default_factory=dict)

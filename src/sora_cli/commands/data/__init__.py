@@ -5,7 +5,7 @@ from __future__ import annotations
 from sora_cli import options as o
 from sora_cli.root import LightCommand
 
-from . import cut, dedup, index
+from . import cut, dedup, index, score
 
 app = o.new_app(
     help="Turn raw videos into captioned, scored, filtered training clips.",
@@ -14,3 +14,4 @@ app = o.new_app(
 app.command("index", cls=LightCommand, epilog=index.EPILOG)(index.index)
 app.command("cut", cls=LightCommand, epilog=cut.EPILOG)(cut.cut)
 app.command("dedup", cls=LightCommand, epilog=dedup.EPILOG)(dedup.dedup)
+app.command("score", cls=LightCommand, epilog=score.EPILOG)(score.score)
