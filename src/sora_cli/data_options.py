@@ -51,6 +51,14 @@ Restart = Annotated[
     bool,
     typer.Option("--restart", help="throw away what an interrupted run did, do not go on", rich_help_panel="Run"),
 ]
+KeepLog = Annotated[
+    bool,
+    typer.Option(
+        "--keep-log",
+        help="keep the results beside the table, so that more rows later need only theirs",
+        rich_help_panel="Run",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("-n", "--dry-run", help="say what would be done, and do nothing", rich_help_panel="Run")
 ]
@@ -60,5 +68,5 @@ def step_options(ctx: typer.Context) -> StepOptions:
     """How a step runs, from the options of its command."""
     from sora_cli.data.run import StepOptions
 
-    names = ("output", "workers", "gpus", "seconds", "restart", "overwrite", "dry_run", "engine", "address")
+    names = ("output", "workers", "gpus", "seconds", "restart", "keep_log", "overwrite", "dry_run", "engine", "address")
     return StepOptions(**{name: ctx.params[name] for name in names if name in ctx.params})

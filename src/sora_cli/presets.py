@@ -28,6 +28,7 @@ KINDS: Mapping[str, str] = {
     "vae": "recipes for `sora vae train`",
     "models": "what a model is sampled with unless told otherwise",
     "launch": "how a model runs, by size, length, GPUs and memory",
+    "data": "plans of `sora data run`",
     "tables": "names of sizes and lengths",
 }
 """Kinds of presets. "tables" are the files at the top of the presets folder, the others are folders in it."""

@@ -16,6 +16,7 @@ from sora_cli.plugin.protocols import Cutter
 from sora_cli.plugin.specs import DataToolSpec
 
 from .clip_writer import ClipFormat, write_clips
+from .index import STAMP
 from .timestamps import Scene, SceneRules, clip_name, format_scenes, parse_scenes, segments
 from .work import Made, Row, RowFunction, Work
 
@@ -92,12 +93,12 @@ class CutOptions:
 
 def detect_work(options: CutOptions, seconds: float) -> Work:
     """Find scenes."""
-    return Work("cut", f"{__name__}:make_detector", _json(options), ("path",), {TIMESTAMP: "str"}, 1, seconds)
+    return Work("cut", f"{__name__}:make_detector", _json(options), ("path", STAMP), {TIMESTAMP: "str"}, 1, seconds)
 
 
 def cut_work(options: CutOptions, seconds: float) -> Work:
     """Find scenes, or take those of the table, and write the clips."""
-    inputs = ("path", "id", "relpath", *(() if options.cutter else (TIMESTAMP,)))
+    inputs = ("path", STAMP, "id", "relpath", *(() if options.cutter else (TIMESTAMP,)))
     return Work("cut", f"{__name__}:make_cutter", _json(options), inputs, CLIP_COLUMNS, 1, seconds)
 
 

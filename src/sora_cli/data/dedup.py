@@ -17,6 +17,7 @@ import numpy as np
 from sora_cli.errors import MissingError
 from sora_cli.video.media import is_image
 
+from .index import STAMP
 from .run import StepOptions, run_step
 from .work import Made, Row, RowFunction, Work
 
@@ -37,7 +38,7 @@ def run_dedup(frame: pl.DataFrame, step: StepOptions, *, most_bits: float, keeps
 
     most_bits: of 64 that two may differ in, on average over their frames.
     """
-    work = Work("dedup", f"{__name__}:make_hasher", {"frames": FRAMES}, ("path",), {HASH: "str"}, 4, step.seconds)
+    work = Work("dedup", f"{__name__}:make_hasher", {"frames": FRAMES}, ("path", STAMP), {HASH: "str"}, 4, step.seconds)
 
     def finish(made: pl.DataFrame) -> pl.DataFrame:
         import polars as pl

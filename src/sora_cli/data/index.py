@@ -30,6 +30,8 @@ PROBED = {
     "codec": "str",
     "rotation": "int",
 }
+#: Bytes and time of change of a file: what was made of it is made anew when they change.
+STAMP = "stamp"
 #: Files that say what the names of an ImageNet copy's folders mean, one line each: the name, then its words.
 SYNSETS = ("LOC_synset_mapping.txt", "synset_words.txt")
 
@@ -37,7 +39,7 @@ SYNSETS = ("LOC_synset_mapping.txt", "synset_words.txt")
 def probe_work(*, fast: bool, seconds: float) -> Work:
     """Look into each file. fast: only at what its header says; seconds: a file may take."""
     target = f"{__name__}:make_probe"
-    return Work("index", target, {"fast": fast}, ("path",), PROBED, rows_at_once=4, seconds=seconds)
+    return Work("index", target, {"fast": fast}, ("path", STAMP), PROBED, rows_at_once=4, seconds=seconds)
 
 
 def make_probe(options: Mapping[str, Any], device: str) -> RowFunction:
@@ -52,7 +54,7 @@ def make_probe(options: Mapping[str, Any], device: str) -> RowFunction:
 
 
 def find_files(places: Sequence[str], kind: str, *, split: str = "train", info: str | None = None) -> pl.DataFrame:
-    """The table of files before anything is known of them: path (absolute), id, relpath, and text where there is one.
+    """The table of files before anything is known of them: id, path (absolute), relpath, stamp, text if there is one.
 
     places: folders, files and patterns. kind: one of `KINDS`. split: the part of a set that has parts. info: a table
     that belongs to the set. Rows are sorted by path and no file is there twice. Raises UsageError when a place does not
@@ -66,14 +68,16 @@ def find_files(places: Sequence[str], kind: str, *, split: str = "train", info: 
     for place in places:
         for path, root, text in KINDS[kind](place, split, info):
             absolute = os.path.abspath(path)
-            rows.setdefault(absolute, {"path": absolute, "relpath": os.path.relpath(path, root), "text": text})
+            stamp = f"{(found := os.stat(path)).st_size:x}-{found.st_mtime_ns:x}"
+            relpath = os.path.relpath(path, root)
+            rows.setdefault(absolute, {"path": absolute, "relpath": relpath, STAMP: stamp, "text": text})
     if not rows:
         raise UsageError(f"there is nothing of kind {kind!r} in {', '.join(places)}")
     ordered = [rows[path] for path in sorted(rows)]
     names = unique_names([row["relpath"] for row in ordered])
     frame = pl.DataFrame(
         [{"id": name, **row} for name, row in zip(names, ordered, strict=True)],
-        schema={"id": pl.String, "path": pl.String, "relpath": pl.String, "text": pl.String},
+        schema=dict.fromkeys(("id", "path", "relpath", STAMP, "text"), pl.String),
     )
     return frame if frame["text"].is_not_null().any() else frame.drop("text")
 

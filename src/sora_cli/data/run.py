@@ -53,7 +53,8 @@ def _absolute(folder: Path, path: str | None, where: str) -> str:
 @dataclass(frozen=True)
 class StepOptions:
     """How a step runs. workers: processes, None for one per core; gpus: one process each instead; seconds: a row may
-    take; restart: throw away what an interrupted run did; engine: "local" or "ray"; address: of a Ray cluster.
+    take; restart: throw away what an interrupted run did; keep_log: for a later run; engine: "local" or "ray";
+    address: of a Ray cluster.
     """
 
     output: Path
@@ -61,6 +62,7 @@ class StepOptions:
     gpus: int = 0
     seconds: float = 600.0
     restart: bool = False
+    keep_log: bool = False
     overwrite: bool = False
     dry_run: bool = False
     engine: str = "local"
@@ -129,7 +131,8 @@ def run_step(
     if finish is not None:
         made = finish(made)
     write_table(made, output, overwrite=options.overwrite)
-    results.remove()
+    if not options.keep_log:
+        results.remove()
     record = {"path": str(output), "rows": made.height, "from_rows": frame.height, "bad": failed.height}
     console.result(output, {**record, "bad_rows": str(listed)} if failed.height else record)
 

@@ -18,6 +18,7 @@ from sora_cli.errors import SoraError, UsageError
 from sora_cli.plugin.manager import get_plugins, load_attribute
 from sora_cli.plugin.specs import DataToolSpec
 
+from .index import STAMP
 from .run import StepOptions, run_step
 from .work import Made, Row, RowFunction, Work
 
@@ -120,7 +121,7 @@ def run_score(frame: pl.DataFrame, chosen: Sequence[Chosen], step: StepOptions) 
         "record": record,
     }
     kinds = {name: "str" if name in one.spec.text_columns else "float" for one in chosen for name in one.columns}
-    inputs = ("path", "text") if any(one.spec.reads_text for one in chosen) else ("path",)
+    inputs = ("path", STAMP, *(("text",) if any(one.spec.reads_text for one in chosen) else ()))
     work = Work(
         "score", f"{__name__}:make_scorer", options, inputs, {**kinds, REASON: "str"}, CLIPS_AT_ONCE, step.seconds
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from sora_cli import options as o
 from sora_cli.root import LightCommand
 
-from . import cut, dedup, index, score
+from . import cut, dedup, index, run, score
 
 app = o.new_app(
     help="Turn raw videos into captioned, scored, filtered training clips.",
     epilog=o.examples("sora data index videos/ -o videos.csv"),
 )
+app.command("run", cls=LightCommand, epilog=run.EPILOG)(run.run)
 app.command("index", cls=LightCommand, epilog=index.EPILOG)(index.index)
 app.command("cut", cls=LightCommand, epilog=cut.EPILOG)(cut.cut)
 app.command("dedup", cls=LightCommand, epilog=dedup.EPILOG)(dedup.dedup)

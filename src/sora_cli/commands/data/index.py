@@ -40,6 +40,7 @@ def index(
     engine: d.Engine = "local",
     address: d.Address = None,
     restart: d.Restart = False,
+    keep_log: d.KeepLog = False,
     overwrite: d.Overwrite = False,
     dry_run: d.DryRun = False,
     as_json: o.Json = False,
