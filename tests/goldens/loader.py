@@ -35,7 +35,8 @@ def read(topic: str, file: str) -> dict[str, Any]:
 
 
 def cases(topic: str, file: str, key: str = "cases") -> list[Any]:
-    """Parameters for the cases of one file: dicts, with ids by position. key: where the JSON has its list of cases.
+    """Parameters for the cases of one file: dicts, with ids by position. key: where the JSON has its list of cases, in
+    parts between dots.
 
     Cases that the JSON keeps under names get the name as field "name". A list under `rows` with `columns` beside it is
     read as a table. One skipped parameter when the topic is absent.
@@ -44,7 +45,9 @@ def cases(topic: str, file: str, key: str = "cases") -> list[Any]:
     if not path.parent.is_dir():
         reason = f"golden topic {topic!r} is not in {goldens_dir()}"
         return [pytest.param({}, id=f"{topic}-absent", marks=pytest.mark.skip(reason=reason))]
-    content = json.loads(path.read_text())[key]
+    content = json.loads(path.read_text())
+    for part in key.split("."):
+        content = content[part]
     if isinstance(content, dict) and "rows" in content:
         content = [dict(zip(content["columns"], row, strict=True)) for row in content["rows"]]
     elif isinstance(content, dict):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sora_cli.errors import SoraError
-from sora_cli.weights.load import read_tensors, tensor_problems
+from sora_cli.weights.load import Network, fill_network, read_tensors
 
 from .flolpips import FloLpips
 from .frames import FrameMetric
@@ -22,7 +21,6 @@ from .trunks import ALEXNET, VGG16
 if TYPE_CHECKING:
     from sora_cli.weights.locate import LocatedWeights
 
-Network = TypeVar("Network", bound=nn.Module)
 TRUNKS = {"alexnet": ALEXNET, "vgg16": VGG16}
 _FEATURES = re.compile(r"features\.(\d+\.(?:weight|bias))$")
 
@@ -103,11 +101,5 @@ def _filled(
     network: Network, tensors: Mapping[str, Tensor], weights: LocatedWeights, *, part: str, title: str
 ) -> Network:
     """The network, built on the meta device, with exactly these tensors in float32. Raises SoraError."""
-    problems = tensor_problems(network, tensors)
-    if problems:
-        raise SoraError(
-            f"the weights in {weights.files[0]} are not those of {title}",
-            hint="\n".join([*problems, f"give the right file with --metric-weights {part}=FILE"]),
-        )
-    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True, assign=True)
-    return network.requires_grad_(False).eval()
+    hint = f"give the right file with --metric-weights {part}=FILE"
+    return fill_network(network, tensors, source=weights.files[0], title=title, hint=hint)

@@ -13,6 +13,7 @@ from .specs import (
     CheckSpec,
     DataToolSpec,
     DiscriminatorSpec,
+    InterpolatorSpec,
     MetricSpec,
     ModelSpec,
     ParallelismSpec,
@@ -65,6 +66,11 @@ def sora_scorers() -> list[DataToolSpec]:  # type: ignore[empty-body]
 @hookspec
 def sora_captioners() -> list[DataToolSpec]:  # type: ignore[empty-body]
     """Captioners for `sora data caption`."""
+
+
+@hookspec
+def sora_interpolators() -> list[InterpolatorSpec]:  # type: ignore[empty-body]
+    """Ways to make frames between frames, for footage of a low frame rate."""
 
 
 @hookspec

@@ -121,6 +121,45 @@ class Cutter(Protocol):
         ...
 
 
+class ClipFrames(NamedTuple):
+    """What a scorer is shown of a clip.
+
+    frames: (N, H, W, 3) uint8 RGB, upright, one for each index that the scorer asked for, in that order, repeated where
+    it asked twice; times: (N,) of each, in seconds. num_frames: of the whole clip, 1 for a picture; fps: 0 where it has
+    none; text: its caption, None or empty without one.
+    """
+
+    frames: NDArray[np.uint8]
+    times: NDArray[np.float64]
+    num_frames: int
+    fps: float
+    text: str | None = None
+
+
+#: Column -> value, None where there is nothing to score; the key "reason" then says why, in words.
+Scores = dict[str, "float | str | None"]
+
+
+class Scorer(Protocol):
+    """Gives clips the values of the columns that its spec names (DataToolSpec)."""
+
+    def frames(self, num_frames: int, fps: float) -> list[int]:
+        """The indices of the frames that it wants to see of a clip; pure and quick. fps: 0 for a picture."""
+        ...
+
+    def score(self, clips: Sequence[ClipFrames]) -> list[Scores]:
+        """The scores of any number of clips, in their order; their sizes may differ. It chooses how many at a time."""
+        ...
+
+
+class Interpolator(Protocol):
+    """Makes frames between two frames."""
+
+    def between(self, first: NDArray[np.uint8], second: NDArray[np.uint8], doublings: int) -> list[NDArray[np.uint8]]:
+        """The 2^doublings - 1 frames between two of (H, W, 3) RGB, evenly spaced in time, first to second."""
+        ...
+
+
 class DiffusionModel(Protocol):
     """The network. Called with x (B, C, T, H, W), timestep (B,), y (B, 1, L, D) and the conditioning by keyword.
 

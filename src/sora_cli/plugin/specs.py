@@ -43,7 +43,7 @@ class Weights:
     """For files on a web server: the first digits (8 or more) of the SHA-256 of each. Empty: the names carry them, as
     in `vgg16-397923af.pth`."""
     by_hand: str | None = None
-    """Where people find the files when none of the above has them, for messages."""
+    """Where people find the files when none of the above has them, or how the package is installed, for messages."""
     licence: str = "unknown"
     size_gib: float | None = None
     """About how much is downloaded, for messages before a server is asked."""
@@ -262,6 +262,19 @@ class DataToolSpec(Spec):
     """Part -> where the weights of the networks that it looks with come from."""
     options: str | None = None
     """"module:Class" of a pydantic model with the options that only this tool has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpolatorSpec(Spec):
+    """A way to make frames between frames, for `sora_interpolators()`.
+
+    target: `load(weights: Mapping[str, LocatedWeights], device) -> Interpolator` (protocols).
+    """
+
+    target: str
+    is_network: bool = False
+    weights: Mapping[str, Weights] = field(default_factory=dict)
+    """Part -> where the weights come from."""
 
 
 @dataclass(frozen=True, kw_only=True)

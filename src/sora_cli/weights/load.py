@@ -6,7 +6,7 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from .locate import LocatedWeights
 
+Network = TypeVar("Network", bound=nn.Module)
 #: How many names a report lists before it only counts.
 MAX_NAMES = 10
 #: Where files of image models keep their tensors, beside what training left there.
@@ -101,21 +102,36 @@ def _fitting(build: Callable[[], nn.Module], network: nn.Module, tensors: Mappin
     return {**build().state_dict(), **fitting}
 
 
-def read_tensors(files: Sequence[Path], *, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+def fill_network(network: Network, tensors: Mapping[str, Tensor], *, source: Path, title: str, hint: str) -> Network:
+    """A network built on the meta device, with exactly these tensors in float32, frozen and for evaluation.
+
+    source, title, hint: whose weights they are to be and how to give others, for the message of the SoraError.
+    """
+    problems = tensor_problems(network, tensors)
+    if problems:
+        raise SoraError(f"the weights in {source} are not those of {title}", hint="\n".join([*problems, hint]))
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True, assign=True)
+    return network.requires_grad_(False).eval()
+
+
+def read_tensors(
+    files: Sequence[Path], *, device: torch.device | str = "cpu", wrappers: Sequence[str] = WRAPPERS
+) -> dict[str, Tensor]:
     """All tensors of one or several files (shards) by name; pickled ones are read with `weights_only=True`.
 
+    wrappers: keys under which a pickled file may keep them.
     Raises SoraError for a damaged file, one that needs more than tensors to unpickle, or a name in two files.
     """
     tensors: dict[str, Tensor] = {}
     for file in files:
-        for name, tensor in _read_file(file, device).items():
+        for name, tensor in _read_file(file, device, wrappers).items():
             if name in tensors:
                 raise SoraError(f"{name} is in more than one of {', '.join(path.name for path in files)}")
             tensors[name] = tensor
     return tensors
 
 
-def _read_file(file: Path, device: torch.device | str) -> Mapping[str, Tensor]:
+def _read_file(file: Path, device: torch.device | str, wrappers: Sequence[str]) -> Mapping[str, Tensor]:
     import pickle
 
     from safetensors import SafetensorError
@@ -137,7 +153,7 @@ def _read_file(file: Path, device: torch.device | str) -> Mapping[str, Tensor]:
         raise _unreadable(file, str(error)) from error
     except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:  # from reading other bytes as pickle
         raise _unreadable(file, NOT_TENSORS) from error
-    for wrapper in WRAPPERS:
+    for wrapper in wrappers:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):

@@ -19,7 +19,7 @@ from sora_cli.training.run_folder import AVERAGED, LAST, RECORD, newest_checkpoi
 from .fetch import fetch, find_cached, split_hub_id
 from .fetch_url import fetch_urls, find_urls
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".pytorch")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".pytorch", ".pkl", ".onnx")
 #: A whole checkpoint has one of these names; a folder may hold other files of the same kind.
 WHOLE_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors", "model.pt", "pytorch_model.bin", "ema.pt")
 #: How the parts of a checkpoint are called.
@@ -92,7 +92,7 @@ def locate_weights(
     if weights is None:
         return None
     if weights.package is not None:
-        return _located(_package_files(weights.package, weights.files, what))
+        return _located(_package_files(weights, what))
     if weights.url is not None:
         return _located(_from_server(weights, what=what, download=download, option=option))
     if weights.repo is None:
@@ -176,23 +176,28 @@ def _from_server(weights: Weights, *, what: str, download: bool, option: str) ->
     return fetch_urls(weights, what=what, option=option) if found is None else found
 
 
-def _package_files(package: str, names: tuple[str, ...], what: str) -> list[Path]:
-    from importlib.resources import files
+def _package_files(weights: Weights, what: str) -> list[Path]:
+    """The files inside an installed package, which is not imported: it may want more than its files do."""
+    from importlib.util import find_spec
 
+    package = weights.package or ""
     try:
-        folder = files(package)
-    except ModuleNotFoundError as error:
+        found = find_spec(package)
+    except ModuleNotFoundError:  # the package that it is in
+        found = None
+    if found is None:
         raise MissingError(
-            f"the weights of {what} come with the package {package!r}, which is not installed"
-        ) from error
-    paths = [Path(str(folder / name)) for name in names]
-    absent = [path.name for path in paths if not path.is_file()]
+            f"the weights of {what} come with the package {package!r}, which is not installed", hint=weights.by_hand
+        )
+    folders = [Path(place) for place in found.submodule_search_locations or ()]
+    paths = [next((folder / name for folder in folders if (folder / name).is_file()), None) for name in weights.files]
+    absent = [name for name, path in zip(weights.files, paths, strict=True) if path is None]
     if absent:
         raise MissingError(
             f"the weights of {what} are missing from {package}: {', '.join(absent)}",
             hint="the installation is incomplete; install the package again",
         )
-    return paths
+    return [path for path in paths if path is not None]
 
 
 def _override_files(path: Path, what: str) -> list[Path]:

