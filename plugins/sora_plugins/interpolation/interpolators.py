@@ -124,7 +124,7 @@ def load_flow(weights: Mapping[str, LocatedWeights], device: torch.device) -> Fl
 
 def load_amt(weights: Mapping[str, LocatedWeights], device: torch.device) -> AmtInterpolator:
     """AMT-G. weights: "amt". Raises SoraError for a file of something else."""
-    files = weights["amt"].files
+    files, device = weights["amt"].files, torch.device(device)
     with torch.device("meta"):
         network = AmtG()
     hint = "give the right file with --weights"

@@ -59,13 +59,18 @@ def _spec(
     needs: tuple[str, ...] = (),
     weights: Mapping[str, Weights] | None = None,
     options: str | None = None,
+    is_text: bool = False,
+    reads_text: bool = False,
 ) -> DataToolSpec:
+    """columns: the main one first; is_text: whether that holds text."""
     return DataToolSpec(
         name=name,
         summary=summary,
         target=f"sora_plugins.scorers.{target}",
         column=columns[0],
         more_columns=columns[1:],
+        text_columns=columns[:1] if is_text else (),
+        reads_text=reads_text,
         value_range=value_range,
         is_network=bool(weights),
         needs=needs,
@@ -93,6 +98,7 @@ def sora_scorers() -> list[DataToolSpec]:
             "how well the caption fits the middle frame: CLIP ViT-L/14; typically 15 to 35",
             "matching:load",
             "match",
+            reads_text=True,
             value_range=(-100, 100),
             weights={"clip": CLIP_L14},
         ),
@@ -151,6 +157,7 @@ def sora_scorers() -> list[DataToolSpec]:
             "camera motion by points that are followed through the clip, e.g. pan_left+zoom_in",
             "camera:load_tracks",
             "cmotion",
+            is_text=True,
             needs=NEEDS_OPENCV,
             options="CameraOptions",
         ),
@@ -159,6 +166,7 @@ def sora_scorers() -> list[DataToolSpec]:
             "camera motion by dense flow between frames, one label",
             "camera:load_dense",
             "cmotion",
+            is_text=True,
             needs=NEEDS_OPENCV,
         ),
         _spec(

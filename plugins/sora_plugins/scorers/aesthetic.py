@@ -52,7 +52,7 @@ def read_head(weights: LocatedWeights) -> tuple[Tensor, float]:
     """The folded head of the released file. Raises SoraError for a file of something else."""
     with torch.device("meta"):
         head = AestheticHead()
-    hint = "give the right file with --scorer-weights head=FILE"
+    hint = "give the right file with --weights aes.head=FILE"
     source = weights.files[0]
     return fill_network(
         head, read_tensors(weights.files), source=source, title="the aesthetic head", hint=hint

@@ -16,6 +16,7 @@ from sora_cli.plugin.protocols import ClipFrames, Scores
 from .camera_motion import JOIN, flow_statistics, label_flow, label_pairs, label_tracks, point_grid
 from .opencv_flow import grey
 from .options import CameraOptions
+from .pictures import scale_to
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +65,7 @@ class TrackScorer:
             return {"cmotion": None, "reason": "a single picture has no motion"}
         height, width = clip.frames.shape[1:3]
         start = point_grid(height, width)
-        scale = min(1.0, SIDE / min(height, width))
+        scale = min(1.0, scale_to(SIDE, height, width))
         end = follow([small_grey(frame, scale) for frame in clip.frames], (start * scale).astype(np.float32))
         if end is None:
             return {"cmotion": None, "reason": "its picture cannot be followed from the first frame to the last"}
@@ -86,7 +87,7 @@ class DenseScorer:
     def _score(self, clip: ClipFrames) -> Scores:
         if len(clip.frames) < 2:
             return {"cmotion": None, "reason": f"it has fewer than {FLOW_STEP + 1} frames"}
-        scale = FLOW_SIDE / min(clip.frames.shape[1:3])
+        scale = scale_to(FLOW_SIDE, *clip.frames.shape[1:3])
         return {"cmotion": label_greys([small_grey(frame, scale) for frame in clip.frames])}
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from sora_cli.errors import SoraError
 from sora_cli.text.tokenizers import load_tokenizer
 
-from .pictures import Picture
+from .pictures import LONGEST, Picture
 
 if TYPE_CHECKING:
     from sora_cli.weights.locate import LocatedWeights
@@ -68,13 +68,16 @@ def prepare(picture: Picture, size: int) -> Tensor:
     """(3, size, size) float32 as CLIP was trained: shorter side to `size`, bicubic, the middle cut out, normalised."""
     from PIL import Image
 
+    short = min(picture.shape[:2])
+    # Of a strip only the middle, which is all that is cut out; the whole would be enlarged to gigabytes.
+    top, left = (max(0, side - LONGEST * short) // 2 for side in picture.shape[:2])
+    picture = picture[top : top + LONGEST * short, left : left + LONGEST * short]
     height, width = picture.shape[:2]
-    short = min(height, width)
     resized = Image.fromarray(picture).resize(
         (int(size * width / short), int(size * height / short)), Image.Resampling.BICUBIC
     )
-    left, top = (round((side - size) / 2) for side in resized.size)
-    pixels = torch.from_numpy(np.array(resized.crop((left, top, left + size, top + size))))
+    x, y = (round((side - size) / 2) for side in resized.size)
+    pixels = torch.from_numpy(np.array(resized.crop((x, y, x + size, y + size))))
     mean, std = torch.tensor([MEAN, STD])[:, :, None, None]
     return (pixels.permute(2, 0, 1) / 255 - mean) / std
 
@@ -93,7 +96,7 @@ def _network(folder: Path, fingerprint: str, device: str) -> Any:
     """fingerprint: so that other weights under the same name are another network."""
     from transformers import AutoConfig, CLIPModel
 
-    hint = "give a folder with config.json and all files of CLIP ViT-L/14, with --scorer-weights clip=FOLDER"
+    hint = "give a folder with config.json and all files of CLIP ViT-L/14, with --weights SCORER.clip=FOLDER"
     try:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
         if config.model_type != "clip":

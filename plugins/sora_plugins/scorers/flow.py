@@ -109,7 +109,7 @@ def read_unimatch(files: Sequence[Path], device: torch.device) -> UniMatch:
     tensors = read_tensors(files, wrappers=("model",))
     with torch.device("meta"):
         network = form_of(tensors)
-    hint = "give the right file with --scorer-weights unimatch=FILE"
+    hint = "give the right file with --weights flow-unimatch.unimatch=FILE"
     return fill_network(network, tensors, source=files[0], title="UniMatch for flow", hint=hint).to(device)
 
 

@@ -43,7 +43,7 @@ def read_session(weights: LocatedWeights) -> Any:
     try:
         session = onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common class that it names
-        hint = "give open-nsfw.onnx with --scorer-weights nsfw=FILE"
+        hint = "give open-nsfw.onnx with --weights nsfw.nsfw=FILE"
         raise SoraError(f"cannot read the network in {file}: {error}", hint=hint) from error
     return session
 

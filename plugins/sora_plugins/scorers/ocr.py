@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .options import FramesOptions
-from .pictures import Measure, Picture, PictureScorer
+from .pictures import LONGEST, Measure, Picture, PictureScorer
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,10 @@ def text_boxes(engine: Any, picture: Picture) -> NDArray[np.float64]:
 
     The detector alone takes windows, wheels and whole blurred pictures for text; in most of those nothing can be read.
     """
-    blue_first = np.ascontiguousarray(picture[..., ::-1])
+    height, width = picture.shape[:2]
+    least = -(-max(height, width) // LONGEST)  # it enlarges by the shorter side
+    margins = (0, max(0, least - height)), (0, max(0, least - width)), (0, 0)
+    blue_first = np.ascontiguousarray(np.pad(picture, margins, mode="edge")[..., ::-1])
     boxes = engine(blue_first, use_det=True, use_cls=False, use_rec=True).boxes
     corners = np.zeros((0, 4, 2)) if boxes is None else np.asarray(boxes, dtype=np.float64).reshape(-1, 4, 2)
     return corners[polygon_areas(corners) <= LARGEST * picture[..., 0].size]

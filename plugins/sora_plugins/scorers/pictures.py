@@ -15,6 +15,15 @@ Picture = NDArray[np.uint8]
 #: Values of any number of pictures, of any sizes: column -> one number for each.
 Measure = Callable[[Sequence[Picture]], Mapping[str, Sequence[float]]]
 
+#: Pictures that are brought to one size have at most so many shorter sides along the longer one, or a strip of a few
+#: pixels would become a picture of gigabytes.
+LONGEST = 8
+
+
+def scale_to(side: int, height: int, width: int) -> float:
+    """What makes the shorter side of a picture `side` pixels long; less for strips."""
+    return min(side / min(height, width), LONGEST * side / max(height, width))
+
 
 class PictureScorer:
     """Measures 1 to 3 frames at the points of the aesthetic score. combine: the values of a clip, by mean or max."""

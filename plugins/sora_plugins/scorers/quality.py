@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .pictures import Picture, PictureScorer
+from .pictures import Picture, PictureScorer, scale_to
 
 if TYPE_CHECKING:
     import torch
@@ -38,8 +38,8 @@ def resized(picture: Picture, side: int = SIDE) -> Picture:
     from PIL import Image
 
     height, width = picture.shape[:2]
-    scale = side / min(height, width)
-    size = max(side, round(width * scale)), max(side, round(height * scale))
+    scale = scale_to(side, height, width)
+    size = max(3, round(width * scale)), max(3, round(height * scale))
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
 
 

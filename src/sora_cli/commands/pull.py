@@ -26,7 +26,7 @@ def pull(
     names: Annotated[
         list[str],
         typer.Argument(
-            help="models, autoencoders, text encoders, metrics, or hub ids",
+            help="models, autoencoders, text encoders, metrics, scorers, or hub ids",
             metavar="NAME...",
             autocompletion=complete.models,
         ),
@@ -44,9 +44,9 @@ def pull(
 ) -> None:
     """Download the weights of a model, for use without network.
 
-    Its autoencoder and text encoder come with it, and with a metric the networks that it looks with. What is here
-    already is kept; half a download goes on where it stopped. The folders are printed. Downloads go to the cache of the
-    Hugging Face hub (HF_HOME); HF_ENDPOINT names another server, HF_TOKEN opens gated repositories.
+    Its autoencoder and text encoder come with it, and with a metric or a scorer the networks that it looks with. What
+    is here already is kept; half a download goes on where it stopped. The folders are printed. Downloads go to the
+    cache of the Hugging Face hub (HF_HOME); HF_ENDPOINT names another server, HF_TOKEN opens gated repositories.
     """
     from sora_cli.console import command_output
     from sora_cli.plugin.manager import get_plugins

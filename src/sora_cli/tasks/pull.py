@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sora_cli.console import get_console
 from sora_cli.errors import UsageError, unknown_name
-from sora_cli.plugin.specs import MetricSpec, ModelSpec, Weights
+from sora_cli.plugin.specs import DataToolSpec, InterpolatorSpec, MetricSpec, ModelSpec, Weights
 from sora_cli.weights.fetch import fetch, find_cached, split_hub_id
 from sora_cli.weights.fetch_url import address, fetch_urls, find_urls
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sora_cli.plugin.manager import Plugins
 
-KINDS = ("model", "vae", "text-encoder", "metric")
+KINDS = ("model", "vae", "text-encoder", "metric", "scorer", "interpolator")
 
 
 class Need(NamedTuple):
@@ -106,18 +106,19 @@ def _report(need: Need, found: Found | None, line: str) -> None:
 
 
 def needs_of(name: str, plugins: Plugins, variant: str | None) -> list[Need]:
-    """The weights of a model with its parts, of a single part, of a measure, or of a hub id. Raises UsageError."""
+    """The weights of a model with its parts, a single part, a measure, a scorer or a hub id. Raises UsageError."""
     for kind in KINDS:
         spec = next((one for one in plugins.specs(kind).values() if name in (one.name, *one.aliases)), None)
         if isinstance(spec, ModelSpec):
             parts = [plugins.get("vae", spec.vae), plugins.get("text-encoder", spec.text_encoder)]
             of_model = _need(_variant_name(spec, variant), _variant_weights(spec, variant))
             return [*of_model, *(need for part in parts for need in _need(part.name, part.weights))]  # type: ignore[attr-defined]
-        if isinstance(spec, MetricSpec):
+        if isinstance(spec, (MetricSpec, DataToolSpec, InterpolatorSpec)):
+            flag = "--metric-weights " if isinstance(spec, MetricSpec) else f"--weights {spec.name}."
             return [
                 need
                 for part, weights in spec.weights.items()
-                for need in _need(f"{spec.name} ({part})", weights, f"--metric-weights {part}=FILE")
+                for need in _need(f"{spec.name} ({part})", weights, f"{flag}{part}=FILE")
             ]
         if spec is not None:
             return _need(spec.name, spec.weights)  # type: ignore[attr-defined]
