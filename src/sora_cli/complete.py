@@ -64,6 +64,11 @@ def scorers(incomplete: str) -> list[Value]:
     return _specs("scorer")
 
 
+def interpolators(incomplete: str) -> list[Value]:
+    """Names of ways to make frames between frames."""
+    return _specs("interpolator")
+
+
 def text_encoders(incomplete: str) -> list[Value]:
     """Text encoder names."""
     return _specs("text-encoder")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
@@ -38,7 +39,8 @@ class Workers:
 
     def __init__(self, work: Work, devices: Sequence[str]) -> None:
         pool = _pool_class()
-        self.work, self.workers = work, [_Worker(pool, work, device) for device in devices]
+        threads = max(1, available_cores() // len(devices))
+        self.work, self.workers = work, [_Worker(pool, work, device, threads) for device in devices]
 
     def __enter__(self) -> Workers:
         return self
@@ -82,10 +84,10 @@ class _Failed(NamedTuple):
 class _Worker:
     """One process, replaced when it ends."""
 
-    def __init__(self, pool: Any, work: Work, device: str) -> None:
+    def __init__(self, pool: Any, work: Work, device: str, threads: int) -> None:
         # A forked copy of a process with threads, which polars has, may hang.
         context = multiprocessing.get_context("spawn")
-        settings = (work.target, dict(work.options), device)
+        settings = (work.target, dict(work.options), device, threads)
         self.pool = pool(max_workers=1, initializer=_settle, initargs=settings, context=context)
         self.seconds = work.seconds
 
@@ -96,6 +98,11 @@ class _Worker:
     def close(self) -> None:
         self.pool.stop()
         self.pool.join()
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _pool_class() -> Any:
@@ -150,8 +157,11 @@ def _name(row: Row) -> str:
 _function: RowFunction | _Failed
 
 
-def _settle(target: str, options: Mapping[str, Any], device: str) -> None:
+def _settle(target: str, options: Mapping[str, Any], device: str, threads: int) -> None:
     global _function
+    # Libraries that are imported from here on would start a thread for every core in every process.
+    for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "POLARS_MAX_THREADS"):
+        os.environ.setdefault(name, str(threads))
     try:
         _function = make_function(target, options, device)
     except SoraError as error:

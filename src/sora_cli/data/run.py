@@ -12,7 +12,7 @@ from sora_cli.console import get_console
 from sora_cli.errors import SoraError, UsageError
 
 from .addresses import is_address
-from .local import LocalEngine
+from .local import LocalEngine, available_cores
 from .tables import WRITTEN_SUFFIXES, check_output, scan_tables, table_places, write_table
 from .work import REASON, Engine, Work, added_columns, do_work, new_rows, open_results
 
@@ -83,11 +83,6 @@ class StepOptions:
         if self.gpus:
             return tuple(f"cuda:{index}" for index in range(self.gpus))
         return ("cpu",) * max(1, min(self.workers or available_cores(), rows))
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_step(

@@ -80,11 +80,16 @@ def segments(scenes: list[Scene] | None, rules: SceneRules) -> list[Segment]:
 
 
 def clip_name(row: Mapping[str, Any], segment: Segment) -> str:
-    """Name of a clip below the folder of clips: that of the file, in the folder that `relpath` names."""
+    """Name of a clip below the folder of clips."""
+    return file_name(row, segment.name)
+
+
+def file_name(row: Mapping[str, Any], suffix: str = "") -> str:
+    """Name of a file that is made of a row's: the stem of that one, in the folder that `relpath` names."""
     folder = PurePath(row.get("relpath") or "").parent
     if folder.is_absolute() or ".." in folder.parts:
         folder = PurePath()
-    return str(folder / f"{PurePath(row['path']).stem}{segment.name}.mp4")
+    return str(folder / f"{PurePath(row['path']).stem}{suffix}.mp4")
 
 
 def scaled_size(height: int, width: int, shorter_size: int | None) -> tuple[int, int]:

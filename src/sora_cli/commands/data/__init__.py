@@ -5,7 +5,7 @@ from __future__ import annotations
 from sora_cli import options as o
 from sora_cli.root import LightCommand
 
-from . import cut, dedup, index, run, score
+from . import cut, dedup, index, interpolate, run, score
 
 app = o.new_app(
     help="Turn raw videos into captioned, scored, filtered training clips.",
@@ -16,3 +16,4 @@ app.command("index", cls=LightCommand, epilog=index.EPILOG)(index.index)
 app.command("cut", cls=LightCommand, epilog=cut.EPILOG)(cut.cut)
 app.command("dedup", cls=LightCommand, epilog=dedup.EPILOG)(dedup.dedup)
 app.command("score", cls=LightCommand, epilog=score.EPILOG)(score.score)
+app.command("interpolate", cls=LightCommand, epilog=interpolate.EPILOG)(interpolate.interpolate)

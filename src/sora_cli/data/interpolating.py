@@ -1,0 +1,88 @@
+"""`sora data interpolate`: videos of a table at a multiple of their frame rate."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sora_cli.errors import UsageError
+from sora_cli.plugin.manager import get_plugins
+from sora_cli.plugin.specs import InterpolatorSpec
+
+from .index import STAMP
+from .run import StepOptions, run_step
+from .timestamps import file_name
+from .work import Made, Row, RowFunction, Work
+
+if TYPE_CHECKING:
+    import polars as pl
+
+COLUMNS = {"path": "str", "relpath": "str", "interpolated_from": "str", "num_frames": "int", "fps": "float"}
+
+
+def run_interpolate(
+    frame: pl.DataFrame,
+    step: StepOptions,
+    *,
+    method: str,
+    weights: Mapping[str, str],
+    doublings: int,
+    clips: Path,
+) -> None:
+    """Write videos with new frames between theirs, and the table of them. Raises SoraError."""
+    plugins = get_plugins()
+    spec = plugins.get("interpolator", method)
+    assert isinstance(spec, InterpolatorSpec)
+    plugins.check_installed(spec)
+    if not step.dry_run:
+        _locate(spec, weights)
+    names = [file_name(row) for row in frame.iter_rows(named=True)]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice:
+        raise UsageError(f"several videos would be written as {twice}", hint="`sora data index` writes column relpath")
+    settings = {
+        "method": spec.name,
+        "weights": dict(weights),
+        "doublings": doublings,
+        "clips": str(clips.resolve()),
+    }
+    work = Work(
+        "interpolate", f"{__name__}:make_worker", settings, ("path", STAMP, "relpath"), COLUMNS, 1, step.seconds
+    )
+    run_step(frame, work, step, verb="interpolating", bad="drop", gives_rows=True)
+
+
+def _locate(spec: InterpolatorSpec, weights: Mapping[str, str]) -> dict[str, Any]:
+    from sora_cli.weights.locate import locate_parts
+
+    return locate_parts(spec.weights, what=spec.name, overrides=weights, option="--weights")
+
+
+def make_worker(settings: Mapping[str, Any], device: str) -> RowFunction:
+    """`Work.target` of the step."""
+    from .interpolation import interpolate_file
+
+    plugins = get_plugins()
+    spec = plugins.get("interpolator", settings["method"])
+    assert isinstance(spec, InterpolatorSpec)
+    interpolator = plugins.load_target(spec)(_locate(spec, settings["weights"]), device)
+    folder, doublings = Path(settings["clips"]), settings["doublings"]
+
+    def work(row: Row) -> Made:
+        from .probe import probe
+
+        path = folder / file_name(row)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{os.getpid()}.{path.name}")
+        try:
+            count = interpolate_file(Path(row["path"]), partial, interpolator, doublings)
+            rate = probe(partial, fast=True)["fps"]
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        made = {"path": str(path), "relpath": str(path.relative_to(folder)), "interpolated_from": row["path"]}
+        return Made([{**made, "num_frames": count, "fps": rate}])
+
+    return lambda rows: [work(row) for row in rows]
