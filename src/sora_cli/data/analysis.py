@@ -44,7 +44,7 @@ def analyse(
     import av
 
     try:
-        container = av.open(f"file:{path}")
+        container = av.open(f"file:{path}", metadata_errors="ignore")
     except (av.error.FFmpegError, OSError) as error:
         raise SoraError(f"cannot open it: {error}") from error
     with container:

@@ -85,7 +85,7 @@ class _Source:
         import av
 
         self.path = path
-        self.container = av.open(f"file:{path}")
+        self.container = av.open(f"file:{path}", metadata_errors="ignore")
         self.video: Any = next(iter(self.container.streams.video), None)
         if self.video is None or self.video.codec_context is None:
             self.container.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -88,10 +90,14 @@ class _Worker:
         # A forked copy of a process with threads, which polars has, may hang.
         context = multiprocessing.get_context("spawn")
         settings = (work.target, dict(work.options), device, threads)
-        self.pool = pool(max_workers=1, initializer=_settle, initargs=settings, context=context)
+        self.make = functools.partial(pool, max_workers=1, initializer=_settle, initargs=settings, context=context)
+        self.pool = self.make()
         self.seconds = work.seconds
 
     def start(self, task: _Task) -> Any:
+        if not self.pool.active:  # its process was ended by somebody between two tasks
+            self.close()
+            self.pool = self.make()
         # Counted from when the process takes it, so loading networks at its start is not part of it.
         return self.pool.schedule(_do, args=(list(task.job.rows),), timeout=self.seconds * len(task.job.rows))
 
@@ -125,7 +131,7 @@ def _outcomes(future: Any, task: _Task, work: Work, again: deque[_Task]) -> Sequ
     job = task.job
     try:
         made = future.result()
-    except (FutureTimeoutError, ProcessExpired) as error:
+    except (FutureTimeoutError, ProcessExpired, BrokenProcessPool) as error:
         if len(job.rows) > 1:
             again.extend(_Task(Job([key], [row])) for key, row in zip(job.keys, job.rows, strict=True))
             return []
@@ -145,6 +151,8 @@ def _outcomes(future: Any, task: _Task, work: Work, again: deque[_Task]) -> Sequ
 
 def _ending(error: Any) -> str:
     code = getattr(error, "exitcode", None)
+    if code is None:
+        return "it was ended"
     return f"signal {-code}" if isinstance(code, int) and code < 0 else f"exit code {code}"
 
 

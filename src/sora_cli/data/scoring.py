@@ -232,6 +232,8 @@ def _open_clip(row: Row, scorers: Mapping[str, Scorer]) -> dict[str, ClipFrames]
                 found = dict(zip(numbers, frames, strict=True))
     except BadClipError as error:
         return str(error)
+    except Exception as error:  # decoders raise almost anything for damaged files
+        return f"{type(error).__name__}: {error}"
     return {
         name: ClipFrames(
             np.stack([found[number] for number in numbers]),

@@ -111,7 +111,7 @@ def _open_pyav(path: Path) -> Iterator[Video]:
 
     with contextlib.ExitStack() as stack:
         try:
-            video = _PyAvVideo(stack.enter_context(av.open(f"file:{path}")))
+            video = _PyAvVideo(stack.enter_context(av.open(f"file:{path}", metadata_errors="ignore")))
         except (av.error.FFmpegError, OSError) as error:
             raise BadClipError(BROKEN, str(error)) from error
         yield video
