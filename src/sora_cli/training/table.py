@@ -6,11 +6,8 @@ rows costs main memory only for its numbers, and any row can be read at once.
 
 from __future__ import annotations
 
-import glob
-import gzip
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from sora_cli.data.tables import table_files, unpack
 from sora_cli.errors import SoraError, UsageError, did_you_mean
 from sora_cli.text.scores import Scores
 from sora_cli.video.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
-TABLE_SUFFIXES = (".csv", ".csv.gz", ".parquet", ".parquet.gz", ".parquet.gzip")
 #: Columns of whole numbers from 1.
 SIZES = ("num_frames", "height", "width")
 NUMBERS = (*SIZES, "aes", "flow")
@@ -144,26 +141,6 @@ def mapped_table(cache: Path, root: Path, fingerprint: str) -> ClipTable:
     return ClipTable(pl.read_ipc(cache), root, fingerprint=fingerprint)
 
 
-def table_files(sources: Sequence[str]) -> list[Path]:
-    """The files that sources name, each once, in order. Raises UsageError for what does not exist or is no table."""
-    found: list[Path] = []
-    for source in sources:
-        place = Path(os.path.expanduser(source))
-        if place.is_dir():
-            here = sorted(path for path in place.iterdir() if _is_table(path))
-        elif place.is_file():
-            here = [place]
-        else:
-            here = sorted(map(Path, glob.glob(str(place))))
-        if not here:
-            raise UsageError(f"no table at {source}", hint=f"kinds of tables: {', '.join(TABLE_SUFFIXES)}")
-        for path in here:
-            if not _is_table(path):
-                raise UsageError(f"{path} is no table", hint=f"kinds of tables: {', '.join(TABLE_SUFFIXES)}")
-        found += here
-    return list(dict.fromkeys(found))
-
-
 def clip_path(root: Path, text: str) -> Path:
     """The file that a row names. Raises ValueError for addresses, unknown kinds, and ways out of the root folder."""
     if "://" in text:
@@ -188,10 +165,6 @@ class _Part:
     columns: tuple[str, ...]
 
 
-def _is_table(path: Path) -> bool:
-    return path.name.lower().endswith(TABLE_SUFFIXES)
-
-
 def _part(file: Path, index: int, cache: Path, unpacked: list[Path], wanted: Sequence[str]) -> _Part:
     """One file, its columns cleaned of blanks, with row numbers. Raises UsageError for missing columns."""
     import polars as pl
@@ -201,8 +174,7 @@ def _part(file: Path, index: int, cache: Path, unpacked: list[Path], wanted: Seq
         if not name.endswith(".parquet"):
             inside = cache.with_name(f"{cache.name}.{os.getpid()}.{index}.parquet")
             unpacked.append(inside)
-            with gzip.open(file) as packed, inside.open("wb") as plain:
-                shutil.copyfileobj(packed, plain)
+            unpack(file, inside)
             file = inside
         frame = pl.scan_parquet(file)
     else:

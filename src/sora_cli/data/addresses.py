@@ -1,0 +1,84 @@
+"""Tables and files in object stores (s3://, gs://, memory:// ...), through fsspec."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sora_cli.errors import MissingError, SoraError, UsageError
+
+Result = TypeVar("Result")
+
+
+def is_address(place: str) -> bool:
+    """Whether it is an address, scheme://..., and not a file of this machine."""
+    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", place) is not None
+
+
+def find_objects(place: str) -> list[str]:
+    """The objects that an address names, sorted: one, those of a folder, or those that a pattern fits."""
+
+    def find(files: Any, path: str) -> list[str]:
+        if files.isdir(path):
+            found = files.ls(path, detail=False)
+        elif any(mark in path for mark in "*?["):
+            found = files.glob(path)
+        else:
+            found = [path] if files.exists(path) else []
+        return sorted(files.unstrip_protocol(each) for each in found)
+
+    return _with_files(place, find)
+
+
+def object_exists(address: str) -> bool:
+    """Whether there is an object of this address."""
+    return _with_files(address, lambda files, path: bool(files.exists(path)))
+
+
+def object_size(address: str) -> int:
+    """Bytes of an object."""
+    return _with_files(address, lambda files, path: int(files.size(path)))
+
+
+def local_copy(address: str) -> Path:
+    """A copy of an object in a temporary folder, which goes when the program ends."""
+    fsspec = _fsspec(address)
+    return Path(_explained(address, lambda: fsspec.open_local(f"simplecache::{address}")))
+
+
+def upload(source: Path, address: str) -> None:
+    """Write a file as an object; stores show objects only once they are complete."""
+    _with_files(address, lambda files, path: files.put_file(str(source), path))
+
+
+def _with_files(address: str, use: Callable[[Any, str], Result]) -> Result:
+    """use(file system, path in it)."""
+    fsspec = _fsspec(address)
+    return _explained(address, lambda: use(*fsspec.core.url_to_fs(address)))
+
+
+def _explained(address: str, act: Callable[[], Result]) -> Result:
+    try:
+        return act()
+    except ImportError as error:  # fsspec knows the scheme, and its package is not there
+        raise _missing(address, str(error)) from error
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no {address}") from error
+    except ValueError as error:
+        raise UsageError(f"{address} cannot be opened: {error}") from error
+    except Exception as error:  # every store has errors of its own
+        raise SoraError(f"{address} cannot be reached: {type(error).__name__}: {error}") from error
+
+
+def _fsspec(address: str) -> Any:
+    try:
+        import fsspec
+    except ImportError as error:
+        raise _missing(address, "fsspec is not installed") from error
+    return fsspec
+
+
+def _missing(address: str, reason: str) -> MissingError:
+    return MissingError(f"{address} needs a package: {reason}", hint="pip install 'sora-cli[cloud]'")
