@@ -18,6 +18,8 @@ CASES = [
     (["--version"], None, FOR_HELP),
     (["generate", "--help"], None, FOR_HELP),
     (["plugins", "list", "--help"], None, FOR_HELP),
+    (["data", "--help"], None, FOR_HELP),
+    (["data", "filter", "--help"], None, FOR_HELP),
     (["completion", "zsh"], None, HEAVY),
     ([], "=", FOR_HELP),
     (["generate"], "=--", FOR_COMPLETION),

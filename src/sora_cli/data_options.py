@@ -62,6 +62,12 @@ KeepLog = Annotated[
 DryRun = Annotated[
     bool, typer.Option("-n", "--dry-run", help="say what would be done, and do nothing", rich_help_panel="Run")
 ]
+NoHeader = Annotated[
+    bool,
+    typer.Option(
+        "--no-header", help="CSV files start with data: path, text and perhaps num_frames", rich_help_panel="Run"
+    ),
+]
 
 
 def step_options(ctx: typer.Context) -> StepOptions:

@@ -74,7 +74,8 @@ def test_every_command_module_is_in_the_table() -> None:
 
     import sora_cli.commands
 
-    modules = {path.stem for path in Path(sora_cli.commands.__file__).parent.glob("*.py")} - {"__init__"}
+    places = Path(sora_cli.commands.__file__).parent.iterdir()
+    modules = {path.stem for path in places if path.is_dir() or path.suffix == ".py"} - {"__init__", "__pycache__"}
     assert modules == BUILT_IN_NAMES
     assert len(BUILT_IN) == len(BUILT_IN_NAMES)
 

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from sora_cli.errors import SoraError, UsageError
 
@@ -89,7 +89,7 @@ def through(
 
     def batches() -> Iterator[pl.DataFrame]:
         try:
-            yield from frame.collect_batches(chunk_size=ROWS_AT_ONCE, lazy=True)
+            yield from batches_of(frame)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise (failed(error) if failed else error) from error
 
@@ -97,16 +97,39 @@ def through(
         columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _: int | None
     ) -> Iterator[pl.DataFrame]:
         left = n_rows
-        for batch in work(batches()):
-            part = batch if left is None else batch.head(left)
-            left = None if left is None else left - part.height
-            if columns is not None:
-                part = part.select(columns)
-            yield part if predicate is None else part.filter(predicate)
-            if left == 0:
-                return
+        try:
+            for batch in work(batches()):
+                part = batch if left is None else batch.head(left)
+                left = None if left is None else left - part.height
+                if columns is not None:
+                    part = part.select(columns)
+                yield part if predicate is None else part.filter(predicate)
+                if left == 0:
+                    return
+        except Exception as error:
+            _raised[:] = [error]
+            raise
 
     return register_io_source(source, schema=schema)
+
+
+def batches_of(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    """The rows of a frame, some at a time, in order."""
+    import polars as pl
+
+    try:
+        yield from frame.collect_batches(chunk_size=ROWS_AT_ONCE, lazy=True)
+    except pl.exceptions.PolarsError as error:
+        raise _original(error) from error
+
+
+#: The last error that a source of `through` raised.
+_raised: list[Exception] = []
+
+
+def _original(error: Exception) -> Exception:
+    """What a source of `through` raised; polars before 2 puts it into an error of its own."""
+    return _raised.pop() if _raised and str(_raised[-1]) in str(error) else error
 
 
 def write_table(frame: pl.LazyFrame | pl.DataFrame, path: str | Path, *, overwrite: bool = False) -> None:
@@ -135,12 +158,7 @@ def write_table(frame: pl.LazyFrame | pl.DataFrame, path: str | Path, *, overwri
     partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        name = place.name.lower()
-        if name.endswith(".parquet"):
-            lazy.sink_parquet(partial)
-        else:
-            packed = name.endswith(".gz")
-            lazy.sink_csv(partial, compression="gzip" if packed else "uncompressed", check_extension=False)
+        _sink(lazy, place.name.lower(), partial)
         os.replace(partial, place)
     except OSError as error:
         raise write_failed(place, error) from error
@@ -149,6 +167,22 @@ def write_table(frame: pl.LazyFrame | pl.DataFrame, path: str | Path, *, overwri
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _sink(frame: pl.LazyFrame, name: str, path: Path) -> None:
+    """Write a file of the kind that the name tells."""
+    import polars as pl
+
+    try:
+        if name.endswith(".parquet"):
+            frame.sink_parquet(path)
+        elif name.endswith(".gz"):
+            with gzip.open(path, "wb", compresslevel=6) as packed:
+                frame.sink_csv(cast(IO[bytes], packed))
+        else:
+            frame.sink_csv(path)
+    except pl.exceptions.PolarsError as error:
+        raise _original(error) from error
 
 
 def check_output(path: str, *, overwrite: bool) -> None:
@@ -160,6 +194,14 @@ def check_output(path: str, *, overwrite: bool) -> None:
         raise UsageError(f"{path} is a folder, and a table is to be written there")
     if not overwrite and (object_exists(path) if is_address(path) else place.exists()):
         raise UsageError(f"{path} exists already", hint="give another name, or --overwrite")
+
+
+def text_of_cell(column: pl.Expr) -> pl.Expr:
+    """The text of cells of numbers, without blanks around it; missing where it means that the number is."""
+    import polars as pl
+
+    text = column.cast(pl.String).str.strip_chars()
+    return pl.when(~text.is_in(list(NO_NUMBER))).then(text)
 
 
 def table_places(sources: Sequence[str]) -> list[str]:
@@ -234,13 +276,13 @@ class _File:
         import polars as pl
 
         if not self.is_csv:
-            return pl.scan_parquet(self.path)
+            return pl.scan_parquet(self.path, glob=False)
         header = self._header()
         if self.has_header:
             twice = sorted({name for name in header if header.count(name) > 1})
             if twice:
                 raise UsageError(f"{self.name} has two columns of one name: {', '.join(twice)}")
-            frame = pl.scan_csv(self.path, infer_schema=False)
+            frame = pl.scan_csv(self.path, infer_schema=False, glob=False)
         else:
             count = len(header)
             if count > len(WITHOUT_HEADER):
@@ -249,7 +291,7 @@ class _File:
                     hint=f"they are {', '.join(WITHOUT_HEADER)}",
                 )
             names = list(WITHOUT_HEADER[:count])
-            frame = pl.scan_csv(self.path, has_header=False, infer_schema=False, new_columns=names)
+            frame = pl.scan_csv(self.path, has_header=False, infer_schema=False, new_columns=names, glob=False)
         # Empty lines are no rows.
         return frame.filter(~pl.all_horizontal(pl.all().is_null()))
 
@@ -313,10 +355,8 @@ def _typed(frame: pl.LazyFrame, numbers: Collection[str]) -> pl.LazyFrame:
     columns = []
     for name, dtype in frame.collect_schema().items():
         column = pl.col(name)
-        if name in numbers and not (name in WHOLE and dtype.is_integer()):
-            columns.append(_number(column if not dtype.is_float() else column.fill_nan(None), name))
-        elif name in numbers:
-            columns.append(column.cast(pl.Int64))
+        if name in numbers:
+            columns.append(_number(column, pl.Int64() if name in WHOLE else pl.Float64()))
         elif name in ("path", "text") and dtype != pl.String:
             if dtype.is_nested():
                 raise UsageError(f"the column {name} holds {dtype}, not text")
@@ -324,16 +364,34 @@ def _typed(frame: pl.LazyFrame, numbers: Collection[str]) -> pl.LazyFrame:
     return frame.with_columns(columns)
 
 
-def _number(column: pl.Expr, name: str) -> pl.Expr:
-    """Text as numbers, strictly: what is neither a number nor missing fails."""
+def _number(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Cells as numbers; what is neither one nor missing fails."""
     import polars as pl
 
-    text = column.cast(pl.String).str.strip_chars()
-    text = pl.when(~text.is_in(list(NO_NUMBER))).then(text)
-    number = text.cast(pl.Float64, strict=name not in WHOLE)
-    if name not in WHOLE:
-        return number.alias(name)
-    # "48.0", as pandas writes whole numbers beside missing ones, is 48.
+    def parse(cells: pl.Series) -> pl.Series:
+        if cells.dtype.is_float():
+            cells = cells.fill_nan(None)
+        try:
+            # Not whole numbers: that would cut off what is behind the point.
+            if dtype.is_float() or not cells.dtype.is_float():
+                return cells.cast(dtype)
+        except pl.exceptions.PolarsError:
+            pass  # blanks, other words for "missing", 48.0: a slower way
+        slow = cells.alias("cell").to_frame().select(_from_text(pl.col("cell"), dtype))
+        return slow.to_series().rename(cells.name)
+
+    number = column.map_batches(parse, return_dtype=dtype, is_elementwise=True)
+    return number.fill_nan(None) if dtype.is_float() else number
+
+
+def _from_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """The same, cell by cell. "48.0", as pandas writes 48 beside missing ones, is a whole number."""
+    import polars as pl
+
+    text = text_of_cell(column)
+    if dtype.is_float():
+        return text.cast(dtype)
+    number = text.cast(pl.Float64, strict=False)
     is_whole = number.is_finite() & (number == number.floor())
     return pl.when(is_whole).then(number.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(text).cast(pl.Int64)
 

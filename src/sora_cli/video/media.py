@@ -9,6 +9,8 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".m2ts"),
     *(".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".gif"),
 )
+#: A regular expression for names of pictures, for columns of a table.
+IMAGE_NAME = rf"(?i)\.(?:{'|'.join(suffix[1:] for suffix in IMAGE_SUFFIXES)})$"
 
 
 def is_image(path: str | PurePath) -> bool:

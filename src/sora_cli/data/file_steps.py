@@ -1,0 +1,118 @@
+"""Steps of `sora data filter` that look at the files of a table."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sora_cli.errors import SoraError, UsageError
+
+from .addresses import is_address, object_exists, object_size
+from .probe import PROBED, probe
+from .row_map import RowMap
+from .steps import SLOW_ROWS, Step
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from .operations import FilterOptions
+
+#: Files to decode at a time; of fewer files than the second none goes to another process.
+FILES, FEW_FILES = 256, 4
+
+
+def _places(batch: pl.DataFrame, options: FilterOptions) -> list[str | None]:
+    """Where the files of rows are."""
+    return [_place(path, options.root) for path in batch["path"]]
+
+
+def _place(path: str | None, root: Path | None) -> str | None:
+    if not path or is_address(path) or os.path.isabs(path):
+        return path
+    if root is None:
+        raise UsageError(f"the path {path} is relative, and the tables lie in several folders", hint="give --root")
+    return os.path.join(root, path)
+
+
+def load_caption(flag: str, kind: str, options: FilterOptions, rows: RowMap) -> Step:
+    """Takes captions from the files beside the clips."""
+    import polars as pl
+
+    if kind not in ("json", "txt"):
+        raise UsageError(f"{flag}: captions are loaded from json or txt files")
+
+    def apply(batch: pl.DataFrame) -> pl.DataFrame:
+        found = rows(functools.partial(_caption_beside, kind), _places(batch, options))
+        return batch.with_columns(pl.Series("text", found, pl.String))
+
+    return Step(flag, lambda: apply, needs=("path",), rows_at_once=SLOW_ROWS)
+
+
+def _caption_beside(kind: str, path: str | None) -> str:
+    """The caption in the file of the same name beside a clip; empty when there is none."""
+    try:
+        text = Path(os.path.splitext(path or "")[0] + f".{kind}").read_text(encoding="utf-8")
+        caption = json.loads(text)["caption"] if kind == "json" else text.strip()
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return caption if isinstance(caption, str) else ""
+
+
+def probed(flag: str, options: FilterOptions, rows: RowMap, *, as_video: bool) -> Step:
+    """Adds the columns of `PROBED`; files that cannot be read have 0 frames."""
+    import polars as pl
+
+    types = {name: pl.Float64 if name in ("aspect_ratio", "fps") else pl.Int64 for name in PROBED}
+
+    def apply(batch: pl.DataFrame) -> pl.DataFrame:
+        found = rows(functools.partial(_facts, as_video), _places(batch, options), least=FEW_FILES)
+        columns = zip(*found, strict=True) if found else [[] for _ in PROBED]
+        return batch.with_columns(
+            pl.Series(name, values, types[name]) for name, values in zip(PROBED, columns, strict=True)
+        )
+
+    return Step(flag, lambda: apply, needs=("path",), rows_at_once=FILES)
+
+
+def _facts(as_video: bool, path: str | None) -> tuple[Any, ...]:
+    found = probe(path or "", as_video=as_video)
+    return tuple(found[name] for name in PROBED)
+
+
+def _exists(path: str | None) -> bool:
+    if not path:
+        return False
+    return object_exists(path) if is_address(path) else os.path.exists(path)
+
+
+def _mebibytes(path: str | None) -> float | None:
+    try:
+        size = object_size(path) if path and is_address(path) else os.stat(path or "").st_size
+    except (OSError, SoraError):
+        return None
+    return size / 2**20
+
+
+def existing(flag: str, _: bool, options: FilterOptions, rows: RowMap) -> Step:
+    """Keeps rows whose file is there."""
+
+    def apply(batch: pl.DataFrame) -> pl.DataFrame:
+        import polars as pl
+
+        return batch.filter(pl.Series(rows(_exists, _places(batch, options)), dtype=pl.Boolean))
+
+    return Step(flag, lambda: apply, needs=("path",), rows_at_once=SLOW_ROWS)
+
+
+def file_sizes(flag: str, _: bool, options: FilterOptions, rows: RowMap) -> Step:
+    """Adds the size of each file in MiB, missing where there is no file."""
+
+    def apply(batch: pl.DataFrame) -> pl.DataFrame:
+        import polars as pl
+
+        return batch.with_columns(pl.Series("filesize", rows(_mebibytes, _places(batch, options)), pl.Float64))
+
+    return Step(flag, lambda: apply, needs=("path",), rows_at_once=SLOW_ROWS)

@@ -1,0 +1,54 @@
+"""A function over many values in several processes; results do not depend on how many there are."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from types import TracebackType
+from typing import TypeVar
+
+from sora_cli.errors import SoraError
+
+Value = TypeVar("Value")
+Result = TypeVar("Result")
+#: Fewer values are not worth a process.
+LEAST_VALUES = 2000
+
+
+class RowMap:
+    """Keeps its processes from call to call; to be used with `with`."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> RowMap:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def __call__(
+        self, function: Callable[[Value], Result], values: Sequence[Value], *, least: int = LEAST_VALUES
+    ) -> list[Result]:
+        """function(value) of each value, in order. least: of fewer values none goes to another process.
+
+        The function must be one of a module, or a `functools.partial` of one.
+        """
+        if self.workers <= 1 or len(values) < least:
+            return [function(value) for value in values]
+        if self._pool is None:
+            # A process that polars has threads in must not be forked.
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=multiprocessing.get_context("spawn"))
+        size = max(1, len(values) // (self.workers * 8))
+        try:
+            return list(self._pool.map(function, values, chunksize=size))
+        except BrokenProcessPool as error:
+            raise SoraError(
+                "a worker process was killed", hint="it may have run out of memory; try --workers 1"
+            ) from error
