@@ -295,6 +295,12 @@ ExportTo = Annotated[
     Path,
     typer.Option("-o", "--output", help=".safetensors file, or folder for weights and config.json", metavar="PATH"),
 ]
+ExportFormat = Annotated[
+    Literal["sora", "diffusers"],
+    typer.Option(
+        "--format", help="sora: names of this program; diffusers: a folder that diffusers loads", metavar="NAME"
+    ),
+]
 RawExport = Annotated[bool, typer.Option("--raw", help="the weights as the last update left them, not their average")]
 ExportDtype = Annotated[
     Literal["fp32", "bf16", "fp16"], typer.Option("--dtype", help="number format: fp32, bf16 or fp16", metavar="NAME")

@@ -104,6 +104,22 @@ def make_tiny_opensora_v1_1(folder: Path) -> list[str]:
     return _with_frame_autoencoder(folder)
 
 
+def make_tiny_pixart(folder: Path, **changes: Any) -> list[str]:
+    """As `make_tiny_opensora` for PixArt. changes: of config.json."""
+    from sora_plugins.dit.pixart import build
+
+    config = {
+        **NETWORK,
+        "model_type": "PixArt",
+        "hidden_size": 48,
+        "model_max_length": 120,
+        "qk_norm": False,
+        **changes,
+    }
+    _write(folder / "model", config, lambda: build(config))
+    return _with_frame_autoencoder(folder)
+
+
 def _with_frame_autoencoder(folder: Path) -> list[str]:
     from t5_tiny import make_tiny_t5
 

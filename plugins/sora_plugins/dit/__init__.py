@@ -55,6 +55,7 @@ def _dit(side: int) -> ModelSpec:
         constraints=_constraints(str(side), side),
         load="sora_plugins.dit.weights:map_tensors",
         start="sora_plugins.dit.weights:start_dit",
+        diffusers_config="sora_plugins.dit.diffusers_layout:read_config",
         rank=RANK,
     )
 
@@ -96,6 +97,8 @@ def _pixart(
         constraints=_constraints(resolution, side),
         load="sora_plugins.dit.weights:map_tensors",
         start="sora_plugins.dit.weights:start_pixart",
+        diffusers="sora_plugins.dit.diffusers_layout:write_pixart",
+        diffusers_config="sora_plugins.dit.diffusers_layout:read_config",
         rank=RANK,
     )
 
@@ -123,8 +126,8 @@ def sora_models() -> list[ModelSpec]:
         _dit(256),
         _dit(512),
         _latte(),
-        _alpha(256, "PixArt-XL-2-256x256.pth"),
-        _alpha(512, "PixArt-XL-2-512x512.pth"),
+        _alpha(256, "PixArt-XL-2-256x256.pth", input_size=(1, 32, 32)),
+        _alpha(512, "PixArt-XL-2-512x512.pth", input_size=(1, 64, 64)),
         _alpha(1024, "PixArt-XL-2-1024-MS.pth", space_scale=2.0, base_size=128, has_size_conditions=True),
         _sigma("256", "PixArt-Sigma-XL-2-256x256.pth", 256, 0.5),
         _sigma("512", "PixArt-Sigma-XL-2-512-MS.pth", 512, 1.0),

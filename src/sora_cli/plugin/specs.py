@@ -126,6 +126,12 @@ class ModelSpec(Spec):
     start: str | None = None
     """"module:attr" `(tensors, config) -> StartWeights`: what training can start from besides the model's own files,
     such as checkpoints of image models; None takes `load`."""
+    diffusers: str | None = None
+    """"module:attr" `(tensors, config) -> (config.json, tensors)`: this module's state for the class of diffusers that
+    computes the same, for `sora train export --format diffusers`; None when there is none."""
+    diffusers_config: str | None = None
+    """"module:attr" `(values) -> values`: fields of `variants` out of a config.json of diffusers beside weights, whose
+    tensors `load` and `start` know; None leaves such a file aside."""
     memory: str | None = None
     """"module:attr" `(config, *, latent_shape: (C, T, h, w), rows, text_tokens, dtype_bytes) -> PartMemory`, pure
     Python; rows: samples times guidance copies in one call of the network. None: the run is not planned by memory."""
@@ -167,6 +173,8 @@ class VAESpec(Spec):
     piece_frames: int | None = 1
     """Frames that are coded together, independently of all others, so that a clip of any length can be encoded piece by
     piece; None when the latents depend on the whole clip."""
+    decoded_together: int = 1
+    """Frames that are decoded together, counted from the first, where that is more than a piece; whole pieces."""
     leading_frames: int = 0
     """First frames of a clip that are coded in another way; `encode` then has `continues`, true for later pieces."""
     context_latents: int = 0

@@ -207,10 +207,7 @@ def plan_generate(
     variant = variant_of(config, components.model)
     latent_shape = latent_size(components.vae, shape)
     text_dtype = text_dtype_of(config, components.text_encoder)
-    model_config = {
-        **components.model.variants[variant],
-        **(weights.model.config() if weights.model is not None else {}),
-    }
+    model_config = network_config(components.model, variant, weights.model)
     memory = plan_run_memory(
         resolved, components, weights, shape, model_config, text_dtype, gpu_free_gib() if free_gib is None else free_gib
     )
@@ -333,6 +330,15 @@ def text_dtype_of(config: GenerateConfig | TrainConfig, encoder: TextEncoderSpec
 def variant_of(config: GenerateConfig | TrainConfig, model: ModelSpec) -> str:
     """The size of the model: what was asked for, else its first."""
     return config.model.variant or next(iter(model.variants))
+
+
+def network_config(model: ModelSpec, variant: str, weights: LocatedWeights | None) -> dict[str, Any]:
+    """The architecture: that of the variant, and over it what a `config.json` beside the weights says."""
+    values = weights.config() if weights is not None else {}
+    if "_class_name" in values:  # diffusers wrote it, in words of its own
+        reader = model.diffusers_config
+        values = load_attribute(reader, what=model.name)(values) if reader is not None else {}
+    return {**model.variants[variant], **values}
 
 
 def load_options(spec: ModelSpec | SchedulerSpec | DiscriminatorSpec, given: Mapping[str, Any]) -> Any:

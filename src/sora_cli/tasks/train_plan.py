@@ -25,7 +25,16 @@ from sora_cli.training.source import ClipSource
 from sora_cli.training.table import ClipTable, mapped_table, open_table
 from sora_cli.video.shapes import check_frames, parse_size
 
-from .plan import PARTS, Components, ComponentWeights, find_components, load_options, locate_components, variant_of
+from .plan import (
+    PARTS,
+    Components,
+    ComponentWeights,
+    find_components,
+    load_options,
+    locate_components,
+    network_config,
+    variant_of,
+)
 
 if TYPE_CHECKING:
     from sora_cli.config.vae_schema import VaeTrainConfig
@@ -148,10 +157,7 @@ def plan_train(
     features = feature_index(config)
     weights = _weights(config, components, notes, need_weights=need_weights, has_features=features is not None)
     variant = variant_of(config, components.model)
-    model_config = {
-        **components.model.variants[variant],
-        **(weights.model.config() if weights.model is not None else {}),
-    }
+    model_config = network_config(components.model, variant, weights.model)
     notes += sharding_notes(config.hardware)
     masks = None if config.objective.mask_ratios is None else _masks(config.objective.mask_ratios)
     source: ClipSource | FeatureSource
