@@ -18,6 +18,8 @@ XL_2: dict[str, Any] = {
     "mlp_ratio": 4.0,
     "class_dropout_prob": 0.1,
 }
+#: As the pages of PixArt's models name it.
+RAIL = "CreativeML Open RAIL++-M"
 #: `-m auto` never takes these before a model of any prompt.
 RANK = -1
 
@@ -56,6 +58,8 @@ def _dit(side: int) -> ModelSpec:
         load="sora_plugins.dit.weights:map_tensors",
         start="sora_plugins.dit.weights:start_dit",
         diffusers_config="sora_plugins.dit.diffusers_layout:read_config",
+        text_width="sora_plugins.dit.config:dit_text_width",
+        readme="sora_plugins.dit:dit-xl-2.md",
         rank=RANK,
     )
 
@@ -74,6 +78,8 @@ def _latte() -> ModelSpec:
         constraints=_constraints("256", 256, frames=16),
         load="sora_plugins.dit.weights:map_tensors",
         start="sora_plugins.dit.weights:start_dit",
+        text_width="sora_plugins.dit.config:dit_text_width",
+        readme="sora_plugins.dit:latte-ucf101.md",
         rank=RANK,
     )
 
@@ -99,12 +105,14 @@ def _pixart(
         start="sora_plugins.dit.weights:start_pixart",
         diffusers="sora_plugins.dit.diffusers_layout:write_pixart",
         diffusers_config="sora_plugins.dit.diffusers_layout:read_config",
+        text_width="sora_plugins.stdit.config:text_width",
+        readme=f"sora_plugins.dit:pixart-{family.lower()}.md",
         rank=RANK,
     )
 
 
 def _alpha(side: int, file: str, **config: Any) -> ModelSpec:
-    weights = Weights(repo="PixArt-alpha/PixArt-alpha", files=(file,), licence="OpenRAIL++", size_gib=2.3)
+    weights = Weights(repo="PixArt-alpha/PixArt-alpha", files=(file,), licence=RAIL, size_gib=2.3)
     config = {"model_max_length": 120, **config}
     return _pixart(
         f"pixart-alpha-{side}", str(side), side, weights, vae="sd-vae-ft-ema", text_encoder="t5-v1.1-xxl-120", **config
@@ -112,7 +120,7 @@ def _alpha(side: int, file: str, **config: Any) -> ModelSpec:
 
 
 def _sigma(size: str, file: str, side: int, space_scale: float) -> ModelSpec:
-    weights = Weights(repo="PixArt-alpha/PixArt-Sigma", files=(file,), licence="OpenRAIL++", size_gib=2.3)
+    weights = Weights(repo="PixArt-alpha/PixArt-Sigma", files=(file,), licence=RAIL, size_gib=2.3)
     config = {"model_max_length": 300, "space_scale": space_scale, "base_size": side // 8}
     return _pixart(
         f"pixart-sigma-{size}", str(side), side, weights, vae="sdxl-vae", text_encoder="t5-v1.1-xxl", **config

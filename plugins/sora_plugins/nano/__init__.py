@@ -42,6 +42,8 @@ def sora_models() -> list[ModelSpec]:
                 trained="144p (144x256), 1 to 51 frames at 24 fps, twelve kinds of scene",
                 trained_sizes=(TrainedSize("144p", 51),),
             ),
+            text_width="sora_plugins.stdit.config:text_width",
+            readme="sora_plugins.nano:README.md",
             rank=0,
             note="nano is a small demonstration model that knows twelve kinds of scene",
         )

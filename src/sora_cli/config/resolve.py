@@ -23,7 +23,7 @@ from ..presets import LaunchEntry, choose_launch, list_presets, load_preset
 from ..redaction import redact
 from ..video.shapes import ClipShape, Size, covering_duration, covering_resolution, resolve_shape
 from ..weights import locate
-from .checks import complete_options, naming, validated
+from .checks import check_picture, complete_options, naming, validated
 from .layers import (
     Chosen,
     Layer,
@@ -143,7 +143,8 @@ def resolve_generate(
     model, auto_notes = choose_model(layers, plugins)
     layers, notes = _add_defaults(layers, model, settings, plugins)
     layers, more_notes = _settle_rivals(layers)
-    config = _build(layers, settings, model, plugins)[0]
+    config, origins = _build(layers, settings, model, plugins)
+    check_picture(config, origins, model)
     clip = _clip_shape(layers, config.shape, model.constraints)
     launch = _launch_entry(model, config, Size(clip.asked_height, clip.asked_width), clip.num_frames, plugins)
     if launch is not None:

@@ -44,7 +44,8 @@ class Weights:
     in `vgg16-397923af.pth`."""
     by_hand: str | None = None
     """Where people find the files when none of the above has them, for messages."""
-    licence: str = "unknown"
+    licence: str = "see the model page"
+    """Its name where that is known for sure."""
     size_gib: float | None = None
     """About how much is downloaded, for messages before a server is asked."""
 
@@ -142,6 +143,11 @@ class ModelSpec(Spec):
     shard: str | None = None
     """"module:attr" `(model, group) -> None`: split one call of the network over the processes of a
     torch.distributed group (sequence parallelism); None when the model cannot be split."""
+    text_width: str | None = None
+    """"module:attr" `(config) -> int`, pure Python: the width of the text features that the network reads, 1 for
+    numbers of classes. None: a text encoder of any width is tried."""
+    readme: str | None = None
+    """"package:file" of the page about the model, for `sora plugins show`."""
     rank: int = 0
     auto_memory_gib: float = 0.0
     note: str = ""
@@ -215,6 +221,12 @@ class TextEncoderSpec(Spec):
     """Number formats it can be loaded in, of fp32, bf16 and int8; the first is the default."""
     memory: str | None = None
     """"module:attr" `(config, *, prompts, dtype: str) -> PartMemory`, pure Python; prompts: encoded in one call."""
+    width_of: str | None = None
+    """"module:attr" `(config) -> int`, pure Python: the width by the `config.json` beside other weights, {} without
+    one. None: `width` is that of all weights."""
+    classes: str | None = None
+    """"module:attr" `() -> protocols.ClassNames`, pure Python, of an encoder whose prompts name classes instead of
+    describing something; None for text."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,11 +33,12 @@ from sora_cli.text.prompts import Prompt, check_text, parse_prompt, part_texts, 
 from sora_cli.text.scores import Scores, append_scores
 from sora_cli.video.settings import HASH_KEY
 from sora_cli.video.shapes import ClipShape, accepted_from, is_accepted, resolve_shape, with_frames
-from sora_cli.weights.locate import LocatedWeights, locate_weights
+from sora_cli.weights.locate import LocatedWeights, locate_weights, needs_network
 from sora_cli.weights.lora import LocatedLora, locate_lora
 
 from .given_checks import check_given, check_length, unused_settings
 from .output import name_outputs, settings_hash
+from .prompt_checks import check_classes, check_text_width
 from .refine import refine_prompts
 from .run_memory import latent_size, main_memory_note, plan_run_memory
 
@@ -167,6 +168,7 @@ def plan_generate(
         constraints = replace(constraints, sampled_area=None)
     shape = resolve_shape(config.shape, constraints, config.shape.fps or DEFAULT_FPS)
     prompts, notes = _prompts(config)
+    check_classes(config, components, prompts)
     of_prompts = [prompt.settings.get("reference_path") or "" for prompt in prompts]
     check_standard_input(config.conditioning, config.prompt.file, of_prompts)
     extension = extension_of(
@@ -294,24 +296,36 @@ def locate_components(
     *,
     download: bool = True,
     parts: Sequence[str] = PARTS,
+    advice: str = "give a file or folder with --weights",
 ) -> ComponentWeights:
     """The weights of the model, the autoencoder and the text encoder, or what the user gives instead of them.
 
-    download: fetch what is on the hub and not here. parts: those that are looked for. Raises MissingError for what
-    cannot be had.
+    download: fetch what is on the hub and not here. parts: those that are looked for. advice: for a model that comes
+    without weights. What needs no network is looked at first, so that nothing is fetched for a run that cannot be.
+    Raises MissingError for what cannot be had, UsageError for a text encoder that does not fit the model.
     """
     model, settings = components.model, config.model
     variant = variant_of(config, model)
+    if "model" in parts and settings.weights is None and variant not in model.weights:
+        raise MissingError(f"{model.name} ({variant}) comes without weights", hint=advice)
     wanted: dict[str, tuple[Weights | None, str, str | None, bool]] = {
         "model": (model.weights.get(variant), f"{model.name} ({variant})", settings.weights, settings.raw),
         "vae": (components.vae.weights, components.vae.name, settings.vae_weights, False),
         "text_encoder": (components.text_encoder.weights, components.text_encoder.name, settings.text_weights, False),
     }
-    found = {
-        part: locate_weights(weights, what=what, override=override, download=download, raw=raw)
-        for part, (weights, what, override, raw) in wanted.items()
-        if part in parts
-    }
+    usual: dict[str, Mapping[str, Any]] = {"model": model.variants[variant]}
+    if "text_encoder" in parts:
+        usual["text_encoder"] = {}
+    configs = {part: config for part, config in usual.items() if wanted[part][2] is None}
+    check_text_width(components, configs)
+    found: dict[str, LocatedWeights | None] = {}
+    for part in sorted(parts, key=lambda part: needs_network(*wanted[part][::2])):
+        weights, what, override, raw = wanted[part]
+        located = locate_weights(weights, what=what, override=override, download=download, raw=raw)
+        if part in usual and located is not None:
+            configs[part] = {**usual[part], **located.config()}
+            check_text_width(components, configs)
+        found[part] = located
     return ComponentWeights(**{part: found.get(part) for part in PARTS})
 
 

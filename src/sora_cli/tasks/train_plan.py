@@ -348,17 +348,13 @@ def _weights(
     is_random = config.model.initialize == "random"
     parts = [part for part in PARTS if (not is_random if part == "model" else not has_features)]
     try:
-        weights = locate_components(config, components, download=need_weights, parts=parts)
+        advice = "give where to start with --weights, or start from nothing with --init random"
+        weights = locate_components(config, components, download=need_weights, parts=parts, advice=advice)
     except MissingError as error:
         if need_weights:
             raise
         notes.append(error.message)
         return ComponentWeights(None, None, None)
-    if weights.model is None and need_weights and not is_random:
-        raise MissingError(
-            f"{components.model.name} ({variant_of(config, components.model)}) comes without weights",
-            hint="give where to start with --weights, or start from nothing with --init random",
-        )
     return weights
 
 

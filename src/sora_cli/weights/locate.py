@@ -134,6 +134,13 @@ def locate_parts(
     return found
 
 
+def needs_network(weights: Weights | None, override: str | None) -> bool:
+    """Whether these weights, or what the user gives instead of them, may have to be downloaded."""
+    if override is not None:
+        return not Path(os.path.expanduser(override)).exists() and split_hub_id(override) is not None
+    return weights is not None and (weights.repo is not None or weights.url is not None)
+
+
 def weights_present(weights: Weights | None) -> bool:
     """Whether the files are on this machine; asks no network and imports nothing heavy."""
     if weights is None or weights.package is not None:
