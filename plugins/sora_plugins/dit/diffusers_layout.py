@@ -125,7 +125,7 @@ def write_pixart(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> tu
 
 def read_config(values: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a PixArt or DiT here out of diffusers' config.json. Raises SoraError for other networks."""
-    name = values.get("_class_name")
+    name = str(values.get("_class_name"))
     kind = values.get(
         "norm_type", {PIXART_CLASS: "ada_norm_single", "DiTTransformer2DModel": "ada_norm_zero"}.get(name)
     )
