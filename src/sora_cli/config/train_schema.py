@@ -102,8 +102,21 @@ class ObjectiveSection(Section):
 class OptimizerSection(Section):
     """How it is learned."""
 
+    name: Literal["adamw", "muon"] = Field(
+        "adamw", description="muon: Muon for the matrices in the network's blocks, AdamW for the rest"
+    )
     learning_rate: Annotated[float, Field(gt=0)] = Field(1e-4, description="learning rate of AdamW")
+    matrix_learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="learning rate of Muon; default that of AdamW"
+    )
     warmup_steps: Annotated[int, Field(ge=0)] | None = Field(None, description="updates until it is reached")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="how the learning rate falls towards the end of run.steps"
+    )
+    decay_start: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.5, description="share of run.steps after which it falls, unless it is constant"
+    )
+    decay_final: Share = Field(0.0, description="share of the learning rate that is left at the end")
     betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the averages of gradients")
     eps: Annotated[float, Field(gt=0)] = Field(1e-8, description="epsilon of AdamW")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="weight decay")

@@ -30,6 +30,7 @@ from .features import FeatureSource, NoEncoders
 from .loop import Position, Stop, TrainingLoop
 from .lora import use_lora
 from .objective import Encoders, Objective
+from .optimizer import matrix_names
 from .released_runs import is_released_run, read_released_run
 from .run_folder import complete_checkpoints, newest_checkpoint
 from .source import ClipSource
@@ -58,7 +59,7 @@ def make_loop(plan: TrainPlan, plugins: Plugins, team: Team, stop: Stop) -> Trai
     console.note(f"training on {device.type} in {config.model.dtype}; attention {attention.name}: {attention.why}")
     set_attention(network, attention.function)
     settings = EngineOptions(
-        **adam_options(config.optimizer),
+        **optimizer_options(config.optimizer, network),
         dtype=DTYPES[config.model.dtype],
         sharding=config.hardware.sharding,
         keeps_all=config.model.lora is None,
@@ -157,8 +158,25 @@ def _is_part(name: str, part: str) -> bool:
 
 
 def adam_options(settings: OptimizerSection) -> dict[str, Any]:
-    """What `EngineOptions` takes from the settings of the optimizer."""
+    """What `EngineOptions` takes from the settings of the optimizer, without Muon."""
     return {name: getattr(settings, name) for name in ("betas", "eps", "weight_decay", "ema_decay")}
+
+
+def optimizer_options(settings: OptimizerSection, network: nn.Module) -> dict[str, Any]:
+    """What `EngineOptions` takes from the settings of the optimizer.
+
+    Raises UsageError for Muon and a network without matrices.
+    """
+    options = adam_options(settings)
+    if settings.name == "muon":
+        options["matrices"] = matrix_names(network)
+        options["matrix_rate"] = (settings.matrix_learning_rate or settings.learning_rate) / settings.learning_rate
+        if not options["matrices"]:
+            raise UsageError(
+                "no linear layer in the blocks of this network is trained, and muon is for those",
+                hint="use optimizer.name adamw",
+            )
+    return options
 
 
 def make_engine(
