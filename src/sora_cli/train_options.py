@@ -28,7 +28,7 @@ DataRoot = Annotated[
         "--data-root",
         "folder that relative paths start from",
         "FOLDER",
-        default="the table's folder",
+        default="each table's folder",
         parameter="data_root",
     ),
 ]

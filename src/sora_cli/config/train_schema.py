@@ -61,7 +61,7 @@ class ClipSection(Section):
     """What is trained on, and how clips are cut."""
 
     tables: tuple[str, ...] = Field((), description="tables of clips: files, folders, patterns; or extracted features")
-    root: Path | None = Field(None, description="folder of relative paths; default: the folder of the table")
+    root: Path | None = Field(None, description="folder of relative paths; default: the folder of each table")
     bad_rows: Literal["error", "skip"] = Field("error", description="what rows with missing or wrong values do")
     max_bad_share: Share = Field(0.05, description="share of clips that may be unreadable before the run stops")
     bucket_config: Buckets = Field(
@@ -88,6 +88,10 @@ class DataSection(ClipSection):
     aspect_condition: Literal["h_over_w", "w_over_h"] = Field("h_over_w", description="aspect ratio the model is told")
     score_captions: bool = Field(False, description="append the scores in columns aes, flow and cmotion to captions")
     score_drop: Share = Field(0.2, description="chance that a score is left out of a caption")
+    extract_captions: Literal["encoded", "text"] = Field(
+        "encoded",
+        description="what extracted features hold of captions: one encoded, or all as text, encoded in training",
+    )
 
 
 class ObjectiveSection(Section):

@@ -20,7 +20,8 @@ from sora_cli.launch.torchrun import machines
 from sora_cli.plugin.manager import load_attribute
 from sora_cli.plugin.specs import ParallelismSpec
 from sora_cli.training.buckets import BucketTable
-from sora_cli.training.features import FeatureIndex, FeatureSource, is_features, read_index
+from sora_cli.training.captions import CaptionOptions
+from sora_cli.training.features import AS_TEXT, FeatureIndex, FeatureSource, is_features, read_index
 from sora_cli.training.source import ClipSource
 from sora_cli.training.table import ClipTable, mapped_table, open_table
 from sora_cli.video.shapes import check_frames, parse_size
@@ -155,7 +156,7 @@ def plan_train(
     assert folder is not None  # filled by the resolver
     notes = list(resolved.notes)
     features = feature_index(config)
-    weights = _weights(config, components, notes, need_weights=need_weights, has_features=features is not None)
+    weights = _weights(config, components, notes, need_weights=need_weights, features=features)
     variant = variant_of(config, components.model)
     model_config = network_config(components.model, variant, weights.model)
     notes += sharding_notes(config.hardware)
@@ -163,7 +164,8 @@ def plan_train(
     source: ClipSource | FeatureSource
     if features is not None:
         _check_features(features, config, weights)
-        source = FeatureSource(features, config.run.seed, config.data.workers, config.data.prefetch)
+        captions = CaptionOptions(config.run.seed, config.data.score_captions, config.data.score_drop)
+        source = FeatureSource(features, captions, config.data.workers, config.data.prefetch)
     else:
         source = clip_source(
             config.data,
@@ -218,6 +220,7 @@ def feature_settings(config: TrainConfig, weights: ComponentWeights) -> dict[str
         "text_encoder": [config.model.text_encoder, weights.text_encoder.fingerprint if weights.text_encoder else None],
         "seed": config.run.seed,
         **{name: data[name] for name in kept},
+        **({AS_TEXT: True} if config.data.extract_captions == "text" else {}),
     }
 
 
@@ -343,10 +346,15 @@ def _masks(ratios: Any) -> MaskRatios:
 
 
 def _weights(
-    config: TrainConfig, components: Components, notes: list[str], *, need_weights: bool, has_features: bool
+    config: TrainConfig, components: Components, notes: list[str], *, need_weights: bool, features: FeatureIndex | None
 ) -> ComponentWeights:
     is_random = config.model.initialize == "random"
-    parts = [part for part in PARTS if (not is_random if part == "model" else not has_features)]
+    is_used = {
+        "model": not is_random,
+        "vae": features is None,
+        "text_encoder": features is None or features.has_texts,
+    }
+    parts = [part for part in PARTS if is_used[part]]
     try:
         advice = "give where to start with --weights, or start from nothing with --init random"
         weights = locate_components(config, components, download=need_weights, parts=parts, advice=advice)

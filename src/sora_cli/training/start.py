@@ -26,7 +26,7 @@ from sora_cli.weights.load import load_network
 
 from .checkpoint import read_checkpoint
 from .engine import Engine, EngineOptions, Shard, compile_blocks, use_gradient_checkpointing
-from .features import FeatureSource, NoEncoders
+from .features import FeatureEncoders, FeatureSource
 from .loop import Position, Stop, TrainingLoop
 from .lora import use_lora
 from .objective import Encoders, Objective
@@ -39,6 +39,7 @@ from .validation import Previews, Validation
 if TYPE_CHECKING:
     from sora_cli.config.train_schema import OptimizerSection
     from sora_cli.plugin.manager import Plugins
+    from sora_cli.plugin.protocols import TextEncoder
     from sora_cli.plugin.specs import ParallelismSpec
 
 
@@ -76,11 +77,12 @@ def make_loop(plan: TrainPlan, plugins: Plugins, team: Team, stop: Stop) -> Trai
         raise UsageError(f"the scheduler {plan.components.scheduler.name} has no training objective")
     objective = Objective(scheduler, config.run.seed, plan.masks, plan.text_drop, noise_shaper(plan))
     encoders = None if isinstance(plan.source, FeatureSource) else make_encoders(plan, plugins, device)
+    has_texts = isinstance(plan.source, FeatureSource) and plan.source.index.has_texts
     loop = TrainingLoop(
         config=config,
         source=plan.source,
         engine=engine,
-        encoders=encoders or NoEncoders(device),
+        encoders=encoders or FeatureEncoders(device, make_text_encoder(plan, plugins, device) if has_texts else None),
         objective=objective,
         validation=make_validation(plan, objective, encoders, team),
         previews=make_previews(plan, scheduler, encoders),
@@ -251,12 +253,21 @@ def make_encoders(plan: TrainPlan, plugins: Plugins, device: torch.device) -> En
     vae: Any = plugins.load_target(parts.vae)(plan.weights.vae, device, dtype)
     if not hasattr(vae, "encode"):
         raise MissingError(f"the autoencoder {parts.vae.name} cannot encode, which training needs")
-    text_dtype = TEXT_DTYPES[text_dtype_of(config, parts.text_encoder)]
-    text: Any = plugins.load_target(parts.text_encoder)(plan.weights.text_encoder, device, text_dtype)
-    for part in (vae, text):
-        if isinstance(part, nn.Module):
-            part.requires_grad_(False).eval()
+    if isinstance(vae, nn.Module):
+        vae.requires_grad_(False).eval()
+    text = make_text_encoder(plan, plugins, device)
     return Encoders(vae, text, device, config.model.vae_batch_size, config.data.aspect_condition)
+
+
+def make_text_encoder(plan: TrainPlan, plugins: Plugins, device: torch.device) -> TextEncoder:
+    """The frozen text encoder."""
+    spec = plan.components.text_encoder
+    dtype = TEXT_DTYPES[text_dtype_of(plan.config, spec)]
+    text: Any = plugins.load_target(spec)(plan.weights.text_encoder, device, dtype)
+    if isinstance(text, nn.Module):
+        text.requires_grad_(False).eval()
+    made: TextEncoder = text
+    return made
 
 
 def _patch_volume(model_config: Any) -> int:
