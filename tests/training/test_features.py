@@ -12,7 +12,7 @@ from sora_cli.plugin.protocols import TextEmbedding
 from sora_cli.text.scores import Scores
 from sora_cli.training.captions import CaptionOptions, draw_caption
 from sora_cli.training.features import (
-    AS_TEXT,
+    CAPTIONS,
     FeatureEncoders,
     FeatureSource,
     captioned_batch,
@@ -60,7 +60,7 @@ def loaded(folder: Path, epoch: int, *, workers: int = 0, encoder: Letters | Non
 def as_text(tmp_path: Path) -> Path:
     latents = torch.arange(2 * 4 * 5 * 2 * 2).view(2, 4, 5, 2, 2).float()
     write_bin(features_path(tmp_path, 0), [captioned_batch(latents, sizes(), SIZE, [4, 9], CLIPS)])
-    write_index(tmp_path, {AS_TEXT: True}, 1)
+    write_index(tmp_path, {CAPTIONS: "text"}, 1)
     return tmp_path
 
 

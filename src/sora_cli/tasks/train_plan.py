@@ -21,7 +21,7 @@ from sora_cli.plugin.manager import load_attribute
 from sora_cli.plugin.specs import ParallelismSpec
 from sora_cli.training.buckets import BucketTable
 from sora_cli.training.captions import CaptionOptions
-from sora_cli.training.features import AS_TEXT, FeatureIndex, FeatureSource, is_features, read_index
+from sora_cli.training.features import CAPTIONS, FeatureIndex, FeatureSource, is_features, read_index
 from sora_cli.training.source import ClipSource
 from sora_cli.training.table import ClipTable, mapped_table, open_table
 from sora_cli.video.shapes import check_frames, parse_size
@@ -220,7 +220,8 @@ def feature_settings(config: TrainConfig, weights: ComponentWeights) -> dict[str
         "text_encoder": [config.model.text_encoder, weights.text_encoder.fingerprint if weights.text_encoder else None],
         "seed": config.run.seed,
         **{name: data[name] for name in kept},
-        **({AS_TEXT: True} if config.data.extract_captions == "text" else {}),
+        # Folders of earlier versions have encoded captions and do not say so.
+        **({CAPTIONS: "text"} if config.data.extract_captions == "text" else {}),
     }
 
 

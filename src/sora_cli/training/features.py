@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 INDEX, SETTINGS = "index.json", "settings.json"
 BATCHES = "batches"
-#: In the settings of features: whether captions are kept as text.
-AS_TEXT = "captions_as_text"
+#: In the settings of features: "text" where captions are kept as text.
+CAPTIONS = "extract_captions"
 
 
 def features_path(folder: Path, number: int) -> Path:
@@ -62,7 +62,7 @@ class FeatureIndex:
     @property
     def has_texts(self) -> bool:
         """Whether captions are kept as text, which training encodes."""
-        return bool(self.settings.get(AS_TEXT))
+        return self.settings.get(CAPTIONS) == "text"
 
     @cached_property
     def fingerprint(self) -> str:
