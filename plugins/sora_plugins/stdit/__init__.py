@@ -108,6 +108,7 @@ def sora_models() -> list[ModelSpec]:
             name="opensora-v1.0",
             summary="Open-Sora 1.0: 0.8 billion parameters, 16 frames at 512x512 or 256x256",
             tasks=("t2v", "t2i"),
+            own_tasks=("i2v", "extend"),
             target="sora_plugins.stdit.stdit1:build",
             options="sora_plugins.stdit.options:STDiT1Options",
             variants={

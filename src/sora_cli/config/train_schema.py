@@ -135,7 +135,9 @@ class TrainModelSection(Section):
 
     name: str = Field("auto", description="model name")
     variant: str | None = Field(None, description="size of the model")
-    weights: str | None = Field(None, description="where training starts: hub id, folder, file or training run")
+    weights: str | None = Field(
+        None, description="where training starts: another model's name, hub id, folder, file or training run"
+    )
     raw: bool = Field(False, description="of a training run take the last weights, not their average")
     initialize: Literal["released", "random"] = Field("released", description="start without any weights: random")
     strict: bool = Field(True, description="whether starting weights must fit exactly")

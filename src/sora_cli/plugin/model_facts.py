@@ -91,6 +91,8 @@ def prompt_of(plugins: Plugins, spec: ModelSpec) -> str | None:
     encoder = _installed(plugins, "text-encoder", spec.text_encoder)
     if not isinstance(encoder, TextEncoderSpec):
         return None
+    if encoder.classes is None and encoder.max_tokens == 1:
+        return "text, read as one vector"
     if encoder.classes is None:
         return f"text, of which {encoder.max_tokens} tokens are read"
     names = class_names(encoder)

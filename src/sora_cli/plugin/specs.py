@@ -113,6 +113,8 @@ class ModelSpec(Spec):
     """
 
     tasks: tuple[str, ...]
+    own_tasks: tuple[str, ...] = ()
+    """More of them, which the released weights did not learn, but weights of one's own can have."""
     target: str
     variants: Mapping[str, Mapping[str, Any]]
     options: str | None = None
@@ -241,6 +243,10 @@ class SchedulerSpec(Spec):
     prediction: str
     options: str | None = None
     default_steps: int = 30
+    trained_by: str | None = None
+    """The scheduler whose objective trains what this one samples; None when it has one of its own."""
+    remembered: tuple[str, ...] = ()
+    """Options of training that sampling has to follow; they are kept with the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,7 @@ from sora_cli.video.settings import HASH_KEY
 from sora_cli.video.shapes import ClipShape, accepted_from, is_accepted, resolve_shape, with_frames
 from sora_cli.weights.locate import LocatedWeights, locate_weights, needs_network
 from sora_cli.weights.lora import LocatedLora, locate_lora
+from sora_cli.weights.trained import trained_with
 
 from .given_checks import check_given, check_length, unused_settings
 from .output import name_outputs, settings_hash
@@ -249,9 +250,17 @@ def plan_generate(
 
 
 def find_components(config: GenerateConfig | TrainConfig, plugins: Plugins) -> Components:
-    """The specs that the configuration names, falling back on the model's own."""
+    """The specs that the configuration names, falling back on the model's own.
+
+    Raises UsageError for a model that cannot be split as asked.
+    """
     scheduler = config.sampling.scheduler if isinstance(config, GenerateConfig) else config.objective.scheduler
     model = _spec(plugins, "model", config.model.name, ModelSpec)
+    if model.shard is None and (config.hardware.sequence_parallel or 1) > 1:
+        raise UsageError(
+            f"{model.name} cannot be split over processes that share a clip",
+            hint="use --sequence-parallel 1: every process then makes or trains clips of its own",
+        )
     return Components(
         model=model,
         vae=_spec(plugins, "vae", config.model.vae or model.vae, VAESpec),
@@ -297,19 +306,26 @@ def locate_components(
     download: bool = True,
     parts: Sequence[str] = PARTS,
     advice: str = "give a file or folder with --weights",
+    starts: Mapping[str, Spec] | None = None,
 ) -> ComponentWeights:
     """The weights of the model, the autoencoder and the text encoder, or what the user gives instead of them.
 
     download: fetch what is on the hub and not here. parts: those that are looked for. advice: for a model that comes
-    without weights. What needs no network is looked at first, so that nothing is fetched for a run that cannot be.
-    Raises MissingError for what cannot be had, UsageError for a text encoder that does not fit the model.
+    without weights. starts: in training, models whose names may stand for their weights. What needs no network is
+    looked at first, so that nothing is fetched for a run that cannot be. Raises MissingError for what cannot be had,
+    UsageError for a text encoder that does not fit the model.
     """
     model, settings = components.model, config.model
     variant = variant_of(config, model)
     if "model" in parts and settings.weights is None and variant not in model.weights:
         raise MissingError(f"{model.name} ({variant}) comes without weights", hint=advice)
+    start = (starts or {}).get(settings.weights or "")
+    of_model = (model.weights.get(variant), f"{model.name} ({variant})", settings.weights, settings.raw)
+    if isinstance(start, ModelSpec):
+        first = next(iter(start.variants))
+        of_model = (start.weights.get(first), f"{start.name} ({first})", None, False)
     wanted: dict[str, tuple[Weights | None, str, str | None, bool]] = {
-        "model": (model.weights.get(variant), f"{model.name} ({variant})", settings.weights, settings.raw),
+        "model": of_model,
         "vae": (components.vae.weights, components.vae.name, settings.vae_weights, False),
         "text_encoder": (components.text_encoder.weights, components.text_encoder.name, settings.text_weights, False),
     }
@@ -323,10 +339,16 @@ def locate_components(
         weights, what, override, raw = wanted[part]
         located = locate_weights(weights, what=what, override=override, download=download, raw=raw)
         if part in usual and located is not None:
-            configs[part] = {**usual[part], **located.config()}
+            is_other = part == "model" and starts is not None and of_another_model(model, settings.weights)
+            configs[part] = {**usual[part], **({} if is_other else located.config())}
             check_text_width(components, configs)
         found[part] = located
     return ComponentWeights(**{part: found.get(part) for part in PARTS})
+
+
+def of_another_model(model: ModelSpec, place: str | None) -> bool:
+    """Whether weights say that they were trained as another model, of which training may start."""
+    return place is not None and trained_with(place).get("model.name", model.name) != model.name
 
 
 def text_dtype_of(config: GenerateConfig | TrainConfig, encoder: TextEncoderSpec) -> str:
@@ -429,10 +451,13 @@ def _given(plan: GeneratePlan, prompt: Prompt, index: int, count: int) -> Given:
         sources=plan.sources,
     )
     given = replace(given, extension=plan.extension)
-    if plan.segments.count > 1 and "i2v" not in plan.components.model.tasks:
-        raise UsageError(f"{plan.components.model.name} makes clips from text alone, so none can go on from another")
-    if given and "i2v" not in plan.components.model.tasks:
-        raise UsageError(f"{plan.components.model.name} makes clips from text alone, not from pictures or videos")
+    model = plan.components.model
+    if "i2v" not in (*model.tasks, *(model.own_tasks if plan.config.model.weights is not None else ())):
+        hint = "weights that were trained on given frames can: --weights RUN" if model.own_tasks else None
+        if plan.segments.count > 1:
+            raise UsageError(f"{model.name} makes clips from text alone, so none can go on from another", hint=hint)
+        if given:
+            raise UsageError(f"{model.name} makes clips from text alone, not from pictures or videos", hint=hint)
     return given
 
 

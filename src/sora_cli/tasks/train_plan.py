@@ -34,6 +34,8 @@ from .plan import (
     load_options,
     locate_components,
     network_config,
+    of_another_model,
+    options_record,
     variant_of,
 )
 
@@ -156,9 +158,9 @@ def plan_train(
     assert folder is not None  # filled by the resolver
     notes = list(resolved.notes)
     features = feature_index(config)
-    weights = _weights(config, components, notes, need_weights=need_weights, features=features)
+    weights = _weights(config, components, plugins, notes, need_weights=need_weights, features=features)
     variant = variant_of(config, components.model)
-    model_config = network_config(components.model, variant, weights.model)
+    model_config = _network_config(config, components, variant, weights)
     notes += sharding_notes(config.hardware)
     masks = None if config.objective.mask_ratios is None else _masks(config.objective.mask_ratios)
     source: ClipSource | FeatureSource
@@ -196,6 +198,24 @@ def plan_train(
         identity=_identity(config, source, model_config, weights),
         notes=tuple(notes),
     )
+
+
+def trained_with(plan: TrainPlan) -> dict[str, Any]:
+    """What sampling has to know of a run, by the names of settings of `sora generate`; kept in its config.json."""
+    parts, remembered = plan.components, plan.components.scheduler.remembered
+    scheduler = {name: value for name, value in options_record(plan.scheduler_options).items() if name in remembered}
+    given = {
+        "model.options": options_record(plan.model_options),
+        "sampling.scheduler_options": scheduler,
+    }
+    return {
+        "model.name": parts.model.name,
+        "model.variant": plan.variant,
+        "model.vae": parts.vae.name,
+        "model.text_encoder": parts.text_encoder.name,
+        "sampling.scheduler": parts.scheduler.name,
+        **{f"{section}.{name}": value for section, options in given.items() for name, value in options.items()},
+    }
 
 
 def feature_index(config: TrainConfig) -> FeatureIndex | None:
@@ -347,8 +367,15 @@ def _masks(ratios: Any) -> MaskRatios:
 
 
 def _weights(
-    config: TrainConfig, components: Components, notes: list[str], *, need_weights: bool, features: FeatureIndex | None
+    config: TrainConfig,
+    components: Components,
+    plugins: Plugins,
+    notes: list[str],
+    *,
+    need_weights: bool,
+    features: FeatureIndex | None,
 ) -> ComponentWeights:
+    """Where training starts, which may be the weights of another model, and the other parts."""
     is_random = config.model.initialize == "random"
     is_used = {
         "model": not is_random,
@@ -358,13 +385,30 @@ def _weights(
     parts = [part for part in PARTS if is_used[part]]
     try:
         advice = "give where to start with --weights, or start from nothing with --init random"
-        weights = locate_components(config, components, download=need_weights, parts=parts, advice=advice)
+        weights = locate_components(
+            config, components, download=need_weights, parts=parts, advice=advice, starts=plugins.specs("model")
+        )
     except MissingError as error:
         if need_weights:
             raise
         notes.append(error.message)
         return ComponentWeights(None, None, None)
     return weights
+
+
+def _network_config(
+    config: TrainConfig, components: Components, variant: str, weights: ComponentWeights
+) -> dict[str, Any]:
+    """The architecture that is trained. Weights of another model give theirs to no one.
+
+    With another text encoder than the model's own, captions have its length, and "no text" is made as long.
+    """
+    model, encoder = components.model, components.text_encoder
+    is_other = of_another_model(model, config.model.weights)
+    found = network_config(model, variant, None if is_other else weights.model)
+    if encoder.name != model.text_encoder and "model_max_length" in found:
+        found["model_max_length"] = encoder.max_tokens
+    return found
 
 
 def _identity(

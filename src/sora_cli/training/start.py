@@ -19,10 +19,11 @@ from sora_cli.plugin.manager import load_attribute
 from sora_cli.tasks.components import DTYPES, TEXT_DTYPES, choose_device, choose_vae_dtype
 from sora_cli.tasks.plan import DEFAULT_FPS, text_dtype_of
 from sora_cli.tasks.run_memory import latent_size
-from sora_cli.tasks.train_plan import RunPlan, TrainPlan, check_same_run
+from sora_cli.tasks.train_plan import RunPlan, TrainPlan, check_same_run, trained_with
 from sora_cli.video.latents import NoiseShaper, key_seed
 from sora_cli.video.shapes import ClipShape, closest_aspect, file_size, parse_size, table_size
 from sora_cli.weights.load import load_network
+from sora_cli.weights.locate import CONFIG, TRAINED_WITH
 
 from .checkpoint import read_checkpoint
 from .engine import Engine, EngineOptions, Shard, compile_blocks, use_gradient_checkpointing
@@ -91,7 +92,7 @@ def make_loop(plan: TrainPlan, plugins: Plugins, team: Team, stop: Stop) -> Trai
         team=team,
         folder=plan.folder,
         identity=plan.identity,
-        documents={"config.json": plan.model_config},
+        documents={CONFIG: {**plan.model_config, TRAINED_WITH: trained_with(plan)}},
         patch_volume=_patch_volume(plan.model_config),
         stop=stop,
     )
