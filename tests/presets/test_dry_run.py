@@ -61,7 +61,7 @@ def test_a_recipe(sora, name):
     record = json.loads(finished.out)
     origins = {row["key"]: row["origin"] for row in record["settings"]}
     assert origins["model.name"] == f"preset {name}"
-    assert name == "nano" or record["memory"]["all_gib"] > 0
+    assert name.partition("-")[0] == "nano" or record["memory"]["all_gib"] > 0  # nano has no plan of its memory
     weights = load_preset("train", name)["model"].get("weights")
     assert weights is None or f"{weights} (" in finished.err, "where they would be downloaded from"
 
