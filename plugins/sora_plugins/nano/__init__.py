@@ -35,6 +35,7 @@ def sora_models() -> list[ModelSpec]:
             noise="sora_plugins.nano.noise:noise_for",
             shard="sora_plugins.stdit.parallel:shard",
             constraints=Constraints(
+                spatial_multiple=1,  # whole blocks are decoded, and what is too much is cut off
                 max_frames=204,
                 max_side=1280,
                 min_side=96,

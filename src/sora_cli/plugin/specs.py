@@ -94,7 +94,10 @@ class Constraints:
     min_side: int = 64
     max_side: int = 4096
     sampled_area: int | None = None
-    """Pixels of a frame that the model's own weights can make; larger clips are sampled at that and enlarged."""
+    """Pixels of a frame that the model's own weights can make; larger clips are sampled at that and enlarged.
+
+    Their shape is kept as far as sides of `spatial_multiple` pixels allow.
+    """
     trained: str = ""
     """The sizes and lengths seen in training, in words."""
     trained_sizes: tuple[TrainedSize, ...] = ()
