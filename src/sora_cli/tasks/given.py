@@ -123,7 +123,7 @@ class GivenLatents:
 
         if path not in self._said:
             self._said.add(path)
-            for note in changes_in_clip(path, float(self.plan.shape.fps)):
+            for note in changes_in_clip(path, float(self.plan.shape.fps), self.plan.sources.name(path)):
                 get_console().note(note)
 
     def coded(self, pixels: Tensor, **options: Any) -> Tensor:

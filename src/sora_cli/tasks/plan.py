@@ -29,6 +29,7 @@ from sora_cli.plugin.specs import (
     VAESpec,
     Weights,
 )
+from sora_cli.redaction import stored
 from sora_cli.text.prompts import Prompt, check_text, parse_prompt, part_texts, read_prompts, split_segments
 from sora_cli.text.scores import Scores, append_scores
 from sora_cli.video.settings import HASH_KEY
@@ -242,7 +243,7 @@ def plan_generate(
     more = [
         note
         for given in dict.fromkeys(givens)
-        for note in check_given(given, components.vae, latent_shape[1], config, float(shape.fps))
+        for note in check_given(given, components.vae, latent_shape[1], config, float(shape.fps), sources)
     ]
     plan = replace(plan, notes=(*plan.notes, *more, *unused_settings(resolved, givens)))
     prompts = refine_prompts(plan, prompts, givens, may_ask=need_weights)
@@ -524,7 +525,9 @@ def _clip(plan: GeneratePlan, prompt: Prompt, given: Given, seed: int, path: Pat
         # The configuration that makes this one clip again, as `--from` reads it in any folder.
         "config": settings_of(config.model_copy(update=own), prompt=prompt.text, seed=seed),
     }
-    return Clip(prompt.text, texts, seed, path, settings, given, prompt.refined.text if prompt.refined else None)
+    return Clip(
+        prompt.text, texts, seed, path, stored(settings), given, prompt.refined.text if prompt.refined else None
+    )
 
 
 def shape_record(shape: ClipShape) -> dict[str, Any]:
