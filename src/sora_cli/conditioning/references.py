@@ -236,7 +236,10 @@ def _of_prompt(entries: Sequence[str], what: str, prompt: int, num_prompts: int)
     if len(entries) == 1:
         return entries[0]
     if len(entries) != num_prompts:
-        raise UsageError(f"there are {len(entries)} of --{what.replace(' ', '-')} and {num_prompts} prompts")
+        raise UsageError(
+            f"there are {len(entries)} of --{what.replace(' ', '-')} and {num_prompts} prompts",
+            hint="give one for all prompts, or one for each",
+        )
     return entries[prompt]
 
 
