@@ -41,6 +41,7 @@ from sora_cli.weights.trained import trained_with
 from .given_checks import check_given, check_length, unused_settings
 from .output import name_outputs, settings_hash
 from .prompt_checks import check_classes, check_text_width
+from .records import picture_record
 from .refine import refine_prompts
 from .run_memory import latent_size, main_memory_note, plan_run_memory
 
@@ -165,36 +166,12 @@ def plan_generate(
     config, sources = resolved.config, sources or Sources()
     check_standard_input(config.conditioning, config.prompt.file)
     components = find_components(config, plugins)
-    constraints = components.model.constraints
-    if config.model.weights is not None:  # other weights may have learned other sizes
-        constraints = replace(constraints, sampled_area=None)
-    shape = resolve_shape(config.shape, constraints, config.shape.fps or DEFAULT_FPS)
     prompts, notes = _prompts(config)
     check_classes(config, components, prompts)
     of_prompts = [prompt.settings.get("reference_path") or "" for prompt in prompts]
     check_standard_input(config.conditioning, config.prompt.file, of_prompts)
-    extension = extension_of(
-        config.conditioning,
-        components.vae,
-        shape.num_frames,
-        functools.partial(accepted_from, constraints=constraints),
-        sources,
-    )
-    loop = loop_of(
-        config.conditioning,
-        components.vae,
-        shape.num_frames,
-        functools.partial(is_accepted, constraints=constraints),
-    )
-    notes += check_length(config.shape, shape.num_frames, components.vae, extension, loop)
-    for longer in (extension, loop):
-        if longer is not None:
-            shape = with_frames(shape, longer.sampled, config.shape, constraints)
-    segments = segments_of(config, components.vae, loop.frames if loop else shape.num_frames)
-    if extension is not None:
-        extension = replace(extension, new=extension.new + segments.total - segments.frames)
-    known = extension.overlap if extension is not None else 0
-    notes += notes_on(segments, [prompt.text for prompt in prompts], shape.save_fps, known)
+    course = _course(config, components, sources, [prompt.text for prompt in prompts])
+    shape = course.shape
     guidance = 1.0 if config.sampling.guidance is None else config.sampling.guidance
     if config.prompt.negative and guidance <= 1:
         raise UsageError(
@@ -233,11 +210,11 @@ def plan_generate(
         model_options=load_options(components.model, config.model.options),
         scheduler_options=load_options(components.scheduler, config.sampling.scheduler_options),
         clips=(),
-        segments=segments,
-        extension=extension,
+        segments=course.segments,
+        extension=course.extension,
         sources=sources,
-        loop=loop,
-        notes=(*resolved.notes, *shape.notes, *notes),
+        loop=course.loop,
+        notes=(*resolved.notes, *course.notes, *notes),
     )
     givens = [_given(plan, prompt, index, len(prompts)) for index, prompt in enumerate(prompts)]
     more = [
@@ -248,6 +225,48 @@ def plan_generate(
     plan = replace(plan, notes=(*plan.notes, *more, *unused_settings(resolved, givens)))
     prompts = refine_prompts(plan, prompts, givens, may_ask=need_weights)
     return replace(plan, config=_settled(config, prompts), clips=tuple(_clips(plan, prompts, givens)))
+
+
+@dataclass(frozen=True)
+class _Course:
+    """How long clips are. shape: of a sampled part; the others: what makes it longer than asked for."""
+
+    shape: ClipShape
+    extension: Extension | None
+    loop: Loop | None
+    segments: Segments
+    notes: tuple[str, ...]
+
+
+def _course(config: GenerateConfig, components: Components, sources: Sources, texts: Sequence[str]) -> _Course:
+    """The lengths of a run. texts: its prompts. Raises SoraError for lengths, sizes and videos that do not fit."""
+    vae, constraints = components.vae, components.model.constraints
+    if config.model.weights is not None:  # other weights may have learned other sizes
+        constraints = replace(constraints, sampled_area=None)
+    shape = resolve_shape(config.shape, constraints, config.shape.fps or DEFAULT_FPS)
+    extension = extension_of(
+        config.conditioning,
+        vae,
+        shape.num_frames,
+        functools.partial(accepted_from, constraints=constraints),
+        sources,
+    )
+    loop = loop_of(
+        config.conditioning,
+        vae,
+        shape.num_frames,
+        functools.partial(is_accepted, constraints=constraints),
+    )
+    notes = check_length(config.shape, shape.num_frames, vae, extension, loop)
+    for longer in (extension, loop):
+        if longer is not None:
+            shape = with_frames(shape, longer.sampled, config.shape, constraints)
+    segments = segments_of(config, vae, loop.frames if loop else shape.num_frames)
+    if extension is not None:
+        extension = replace(extension, new=extension.new + segments.total - segments.frames)
+    known = extension.overlap if extension is not None else 0
+    notes += notes_on(segments, texts, shape.save_fps, known)
+    return _Course(shape, extension, loop, segments, (*shape.notes, *notes))
 
 
 def find_components(config: GenerateConfig | TrainConfig, plugins: Plugins) -> Components:
@@ -462,38 +481,6 @@ def _given(plan: GeneratePlan, prompt: Prompt, index: int, count: int) -> Given:
     return given
 
 
-def picture_record(plan: GeneratePlan) -> dict[str, Any]:
-    """What all clips of a run share and what their pictures depend on; part of the settings hash."""
-    specs, weights = plan.components, plan.weights
-    return {
-        "shape": shape_record(plan.shape),
-        "model": {
-            "name": specs.model.name,
-            "variant": plan.variant,
-            "dtype": plan.config.model.dtype,
-            "options": options_record(plan.model_options),
-            "weights": _fingerprint(weights.model),
-            # Only where there are some, so that clips made before adapters were known are recognised.
-            **({"lora": [[lora.fingerprint, lora.scale] for lora in plan.loras]} if plan.loras else {}),
-        },
-        "vae": {"name": specs.vae.name, "weights": _fingerprint(weights.vae)},
-        "text_encoder": {
-            "name": specs.text_encoder.name,
-            "weights": _fingerprint(weights.text_encoder),
-            # The usual format is not written, so that clips made before there was a choice are recognised.
-            "dtype": plan.text_dtype if plan.text_dtype != specs.text_encoder.dtypes[0] else None,
-        },
-        "scheduler": {
-            "name": specs.scheduler.name,
-            "options": options_record(plan.scheduler_options),
-            "steps": plan.steps,
-            "guidance": plan.guidance,
-        },
-        "negative_prompt": plan.config.prompt.negative or None,
-        "loop": plan.loop.frames if plan.loop else None,
-    }
-
-
 def _clip(plan: GeneratePlan, prompt: Prompt, given: Given, seed: int, path: Path, common: Mapping[str, Any]) -> Clip:
     config = plan.config
     conditioning = config.conditioning.model_copy(
@@ -528,26 +515,3 @@ def _clip(plan: GeneratePlan, prompt: Prompt, given: Given, seed: int, path: Pat
     return Clip(
         prompt.text, texts, seed, path, stored(settings), given, prompt.refined.text if prompt.refined else None
     )
-
-
-def shape_record(shape: ClipShape) -> dict[str, Any]:
-    """The numbers of a shape, for settings and for people."""
-    return {
-        "height": shape.height,
-        "width": shape.width,
-        "num_frames": shape.num_frames,
-        "fps": float(shape.fps),
-        "save_fps": float(shape.save_fps),
-        "asked_height": shape.asked_height,
-        "asked_width": shape.asked_width,
-        **({} if shape.enlarged is None else {"enlarged": list(shape.enlarged)}),
-    }
-
-
-def options_record(options: Any) -> dict[str, Any]:
-    """The options that differ from their defaults, so that a new option with a default leaves old hashes valid."""
-    return {} if options is None else dict(options.model_dump(mode="json", exclude_defaults=True))
-
-
-def _fingerprint(weights: LocatedWeights | None) -> str | None:
-    return None if weights is None else weights.fingerprint
