@@ -35,9 +35,9 @@ from .plan import (
     locate_components,
     network_config,
     of_another_model,
-    options_record,
     variant_of,
 )
+from .records import options_record
 
 if TYPE_CHECKING:
     from sora_cli.config.vae_schema import VaeTrainConfig
