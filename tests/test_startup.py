@@ -33,7 +33,10 @@ CASES = [
     (["presets", "show", "fast"], None, HEAVY),
     (["plugins", "list"], None, HEAVY),
     (["plugins", "show", "fake"], None, HEAVY),
+    (["plugins", "show", "latte-ucf101"], None, HEAVY),
+    (["plugins", "show", "ucf101-classes"], None, HEAVY),
     (["generate", "x", "-m", "fake", "--dry-run"], None, HEAVY),
+    (["generate", "horse riding", "-m", "latte-ucf101", "--dry-run"], None, HEAVY),
     (["generate", "x", "--dry-run", "--json"], None, HEAVY),
     (["generate", "x", "--stepz", "3"], None, FOR_HELP),
 ]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import EXIT_FAILED, EXIT_INTERRUPTED, SoraError, UsageError, did_you_mean
+from .redaction import redact
 
 if TYPE_CHECKING:
     from typer._click.exceptions import ClickException
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_debug():
             import traceback
 
-            traceback.print_exc()
+            print(redact(traceback.format_exc()), end="", file=sys.stderr)
         if not isinstance(error, SoraError):
             hint = None if is_debug() else "run with --debug for the traceback"
             error = SoraError(f"{type(error).__name__}: {error}", hint=hint)

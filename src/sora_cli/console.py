@@ -89,11 +89,11 @@ class Console:
     def note(self, text: str) -> None:
         """Something worth knowing; on stderr, not in quiet mode."""
         if self.mode != "quiet":
-            self._say(redact(text))
+            self._say(text)
 
     def warn(self, text: str) -> None:
         """Something the user can act on; on stderr in every mode."""
-        self._say(f"warning: {redact(text)}")
+        self._say(f"warning: {text}")
 
     def error(self, error: SoraError) -> None:
         """Why it failed and what to do next; on stderr in every mode."""
@@ -151,7 +151,7 @@ class Console:
         # Results come first where both streams are the same terminal or file.
         with contextlib.suppress(BrokenPipeError):
             sys.stdout.flush()
-        print(text, file=sys.stderr, flush=True)
+        print(redact(text), file=sys.stderr, flush=True)
 
 
 _console = Console()

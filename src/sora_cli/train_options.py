@@ -28,7 +28,7 @@ DataRoot = Annotated[
         "--data-root",
         "folder that relative paths start from",
         "FOLDER",
-        default="the table's folder",
+        default="each table's folder",
         parameter="data_root",
     ),
 ]
@@ -294,6 +294,12 @@ Source = Annotated[Path, typer.Argument(help="folder of a run, or one of its che
 ExportTo = Annotated[
     Path,
     typer.Option("-o", "--output", help=".safetensors file, or folder for weights and config.json", metavar="PATH"),
+]
+ExportFormat = Annotated[
+    Literal["sora", "diffusers"],
+    typer.Option(
+        "--format", help="sora: names of this program; diffusers: a folder that diffusers loads", metavar="NAME"
+    ),
 ]
 RawExport = Annotated[bool, typer.Option("--raw", help="the weights as the last update left them, not their average")]
 ExportDtype = Annotated[

@@ -176,10 +176,22 @@ def test_a_loop_without_a_given_beginning_has_sampled_frames_in_front_of_it(vaes
     vae = vaes["nano"]
     assert given(vae, keyframes=("a.png@8",), num_frames=17).stills == (Still(0, 2),)
     assert given(vae, keyframes=("a.png@8",), num_frames=17, seamless=True).stills == (Still(0, 3),)
-    begun = given(vae, first="b.png", keyframes=("a.png@8",), num_frames=17, seamless=True)
-    assert begun.stills == (Still(0, 0), Still(1, 2))
     late = given(vae, references=("a.png",), mask_strategy=("0,0,12,0,1",), num_frames=17, seamless=True)
     assert late.keeps_first(5), "how long the reference is does not matter"
+
+
+def test_a_loop_ends_with_what_it_starts_with(vaes, pictures):
+    vae = vaes["nano"]
+    begun = given(vae, first="b.png", keyframes=("a.png@8",), num_frames=17, seamless=True)
+    assert begun.stills == (Still(0, 0), Still(1, 2), Still(0, 4))
+    placed = given(vae, references=("a.png;b.png",), mask_strategy=("0;0,1,12,0,3",), num_frames=17, seamless=True)
+    assert placed.groups == parse_strategy("0;0,1,12,0,3;0,1,12,4,1"), "the later group is what is there"
+    assert placed.strategy_text == "0,0,0,0,1,0.0;0,1,12,0,3,0.0", "as it was asked for"
+    for other in ({"keyframes": ("a.png@15",)}, {"references": ("a.png",), "mask_strategy": ("0;0,0,0,-1",)}):
+        with pytest.raises(UsageError, match="given at the end of a loop"):
+            given(vae, first="b.png", num_frames=17, seamless=True, **other)
+    pieces = given(vaes["opensora-vae-v1.2"], first="b.png", num_frames=34, seamless=True)
+    assert pieces.stills == (Still(0, 0),), "a ring of pieces is cut elsewhere at each step"
 
 
 def test_an_overlap_is_for_both_videos(vaes, pictures):

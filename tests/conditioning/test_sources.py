@@ -17,9 +17,10 @@ from sora_cli.conditioning.references import given_to
 from sora_cli.conditioning.sources import Sources, check_standard_input, digest
 from sora_cli.conditioning.web import Limits
 from sora_cli.config.schema import ConditioningSection
+from sora_cli.console import get_console
 from sora_cli.errors import SoraError, UsageError
 from sora_cli.plugin.manager import get_plugins
-from sora_cli.redaction import redact
+from sora_cli.redaction import redact, stored
 from sora_cli.weights.fetch import cache_folder
 
 
@@ -123,10 +124,44 @@ def test_redaction() -> None:
         ("https://u:p@h/a@1s;HTTP://u@h/b", "https://h/a@1s;HTTP://h/b"),
         ("https://h/a?X-Amz-Signature=1&size=2&Token=3", "https://h/a?X-Amz-Signature=...&size=2&Token=..."),
         ("http://h/\x1b[31m", "http://h/?[31m"),
+        ("s3://ann:p@ss@h/b, redis://:pw@h", "s3://h/b, redis://h"),
+        ("write to ann@example.org", "write to ann@example.org"),
     ):
         assert redact(text) == shown
     error = UsageError("http://u:p@h/", hint="see http://u:p@h/x")
     assert (error.message, str(error), error.hint) == ("http://h/", "http://h/", "see http://h/x")
+
+
+def test_secrets_of_the_environment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the names of variables, wherever their values turn up; short placeholders are no secrets."""
+    for name, value in {
+        "OPENAI_API_KEY": "sk-1234567890",
+        "HF_TOKEN": "hf_abcdefgh",
+        "DB_PASSWORD": " correct horse ",
+        "OTHER_KEY": "none",
+        "KEYBOARD": "qwertyuiop",
+    }.items():
+        monkeypatch.setenv(name, value)
+    text = "sk-1234567890/hf_abcdefgh/correct horse/none/qwertyuiop"
+    assert redact(text) == ".../.../.../none/qwertyuiop"
+    assert UsageError(text, hint=text).hint == redact(text)
+    get_console().note(text)
+    assert capsys.readouterr().err == f"{redact(text)}\n"
+    nested = {"a": {"b": [text, 1, None]}, "prompt": "\U0001f468\u200d\U0001f469 http://ann:pw@h"}
+    assert stored(nested) == {
+        "a": {"b": [redact(text), 1, None]},
+        "prompt": "\U0001f468\u200d\U0001f469 http://h",
+    }
+
+
+def test_what_is_given_has_a_name(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In messages: not the place where it is kept."""
+    sources, url = Sources(allow_private=True), f"{web.url}/red"
+    Path("a.png").write_bytes(picture("blue"))
+    assert sources.name(sources("a.png").path) == "a.png"
+    assert sources.name(sources(url.replace("http://", "http://ann:secret@")).path) == url
+    pipe(monkeypatch, picture("green"))
+    assert sources.name(sources("-").path) == "standard input"
 
 
 def test_private_addresses_are_refused(web: Web) -> None:

@@ -56,31 +56,31 @@ def test_pictures_are_where_they_belong(sora: Sora, make: Callable[..., np.ndarr
     b = keep(make("generate", "sunset over the mountains", *NANO, "--frames", "9"), "b.png")
     start = make("i2v", "a.png", CLOUDS, *NANO, "--frames", "25")
     assert psnr(start[0], a) > floor_of(sora, "a.png") - 2
-    assert psnr(start[-1], b) < 15
+    assert psnr(start[-1], b) < 12
     both = make("generate", CLOUDS, "--connect", "a.png", "b.png", *NANO, "--frames", "25")
     assert psnr(both[0], a) > floor_of(sora, "a.png") - 2
-    assert psnr(both[-1], b) > 28
+    assert psnr(both[-1], b) > 33
     assert (both == make("i2v", "a.png", CLOUDS, "--last", "b.png", *NANO, "--frames", "25")).all()
     middle = make("i2v", "a.png", CLOUDS, "--keyframe", "b.png@12", *NANO, "--frames", "25")
-    assert psnr(middle[12], b) > 24
+    assert psnr(middle[12], b) > 27
 
 
-def test_loops_close(make: Callable[..., np.ndarray]) -> None:
-    """From the last frame to the first it is hardly further than elsewhere in the clip.
-
-    A clip that is given its first frame leads into it as well as the model can: nano has only learned to start there.
-    """
+def test_loops_close(sora: Sora, make: Callable[..., np.ndarray]) -> None:
+    """From the last frame to the first it is hardly further than elsewhere in the clip."""
     run = ("generate", "ocean waves at sunset", *NANO, "--frames", "32")
     plain, loop = changes(make(*run)), changes(make(*run, "--seamless"))
     assert plain[0] > 2.5 * plain[1:].max()
-    assert loop[0] < 2 * loop[1:].max()
-    assert loop[0] < plain[0] / 2
+    assert loop[0] < 1.6 * loop[1:].max()
+    assert loop[0] < 0.45 * plain[0]
     assert len(loop) == 32
     a = keep(make("generate", CLOUDS, *NANO, "--frames", "9"), "a.png")
     run = ("i2v", "a.png", CLOUDS, *NANO, "--frames", "32")
     plain, found = make(*run), make(*run, "--seamless")
-    assert changes(found)[0] < 0.7 * changes(plain)[0]
-    assert psnr(found[0], a) > 35
+    loop = changes(found)
+    assert loop[0] < 1.25 * loop[1:].max()
+    assert loop[0] < 0.33 * changes(plain)[0]
+    assert loop[1:].mean() > 0.8 * changes(plain)[1:].mean(), "it moves as much"
+    assert psnr(found[0], a) > floor_of(sora, "a.png") - 2
     assert (make(*run, "--seamless", "--batch-size", "2") == found).all()
 
 
@@ -89,17 +89,17 @@ def test_a_clip_leads_from_video_to_video(make: Callable[..., np.ndarray]) -> No
     Path("made.mp4").rename("a.mp4")
     found = make("generate", CLOUDS, "--connect", "a.mp4", "a.mp4", "-m", "nano", "--steps", "6", "--frames", "24")
     assert found.shape == (33 + 24 + 33, *whole.shape[1:]), "in the size of the video"
-    assert psnr(found[:33], whole) > 30
-    assert psnr(found[-33:], whole) > 30
+    assert psnr(found[:33], whole) > 38
+    assert psnr(found[-33:], whole) > 38
     steps = changes(found)
     elsewhere = np.delete(steps, [0, 33, 57]).max()
-    assert steps[33] < 3 * elsewhere
-    assert steps[57] < 3 * elsewhere
+    assert steps[33] < 1.5 * elsewhere
+    assert steps[57] < 1.2 * elsewhere
     Image.fromarray(whole[0]).save("first.png")
     led = make("generate", CLOUDS, "--connect", "first.png", "a.mp4", "-m", "nano", "--steps", "2", "--frames", "25")
     assert len(led) == 25 + 33
-    assert psnr(led[0], whole[0]) > 30
-    assert psnr(led[25:], whole) > 30
+    assert psnr(led[0], whole[0]) > 35
+    assert psnr(led[25:], whole) > 38
 
 
 def test_what_is_changed_grows_with_the_strength(make: Callable[..., np.ndarray]) -> None:
@@ -110,7 +110,8 @@ def test_what_is_changed_grows_with_the_strength(make: Callable[..., np.ndarray]
                   "--frames", "17"), whole)
         for strength in ("0.2", "0.5", "0.8")
     ]  # fmt: skip
-    assert kept[0] > kept[1] + 3 > kept[2] + 6
+    assert kept[0] > kept[1] + 6
+    assert kept[1] > kept[2] + 3
 
 
 def test_the_released_kind(make: Callable[..., np.ndarray]) -> None:

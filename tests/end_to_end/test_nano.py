@@ -60,11 +60,11 @@ def test_alone_and_in_a_batch(executable: Executable, dtype: str) -> None:
 
 def test_a_clip_larger_than_nano_makes_is_the_enlarged_one(executable: Executable) -> None:
     small = ("generate", "clouds", "-m", "nano", "--frames", "5", "--steps", "4", "--seed", "3")
-    done = executable(*small, "--size", "240x424", "-o", "large.mp4")
-    assert "makes 144x256, which is enlarged to 240x424" in done.stderr
+    done = executable(*small, "--size", "288x512", "-o", "large.mp4")
+    assert "makes 144x256, which is enlarged to 288x512" in done.stderr
     executable(*small, "--size", "144x256", "-o", "small.mp4")
     large, made = (frames_of(executable.folder / name) for name in ("large.mp4", "small.mp4"))
-    assert large.shape == (5, 240, 424, 3)
+    assert large.shape == (5, 288, 512, 3)
     for big, little in zip(large, made, strict=True):
-        enlarged = np.asarray(Image.fromarray(little).resize((424, 240), Image.Resampling.BICUBIC))
+        enlarged = np.asarray(Image.fromarray(little).resize((512, 288), Image.Resampling.BICUBIC))
         assert psnr(big, enlarged) > 30

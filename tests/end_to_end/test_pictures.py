@@ -93,10 +93,7 @@ def test_a_video_goes_on(executable: Executable, pictures: list[np.ndarray]) -> 
 
 @pytest.mark.parametrize("way", ["forward", "backward"])
 def test_extending(executable: Executable, pictures: list[np.ndarray], way: str) -> None:
-    """The video is whole in the result, the new part is as long as asked, and at its end nothing jumps.
-
-    At its beginning nano may jump: it was trained to go on from first frames, not to lead into last ones.
-    """
+    """The video is whole in the result, the new part is as long as asked, and nothing jumps where they meet."""
     executable("generate", "clouds in a blue sky", "-m", "nano", "--steps", "8", "--frames", "33", "-o", "whole.mp4")
     run = ("extend", "whole.mp4", "clouds in a blue sky", "-m", "nano", "--steps", "8", "--by", "1s")
     run = (*run, "--backward") if way == "backward" else run
@@ -105,9 +102,8 @@ def test_extending(executable: Executable, pictures: list[np.ndarray], way: str)
     assert found.shape == (33 + 24, *before.shape[1:])
     own, seam = (found[:33], 33) if way == "forward" else (found[24:], 24)
     assert psnr(own, before) > 30
-    if way == "forward":
-        steps = np.abs(np.diff(found.astype(float), axis=0)).mean(axis=(1, 2, 3))
-        assert steps[seam - 1] < 2 * np.sort(np.delete(steps, seam - 1))[-3]
+    steps = np.abs(np.diff(found.astype(float), axis=0)).mean(axis=(1, 2, 3))
+    assert steps[seam - 1] < (1.8 if way == "forward" else 1.4) * np.delete(steps, seam - 1).max()
     record = json.loads(executable("show", "longer.mp4", "--json").stdout)
     assert record["given"]["extension"]["new"] == 24
     again = executable(*run, "-o", "longer.mp4")

@@ -101,6 +101,8 @@ def test_standard_input(executable: Executable) -> None:
     more = ("-m", "nano", "--steps", "1", "--by", "0.5s", "-o", "longer.mp4")
     piped(executable, video, "extend", "-", "clouds", *more)
     assert len(frames_of(executable.folder / "longer.mp4")) == 20 + 12
+    short = piped(executable, video, "extend", "-", "clouds", *more[:-1], "other.mp4", "--overlap", "21", code=2)
+    assert "standard input has 20 frames, fewer than the overlap of 21" in short
     for arguments in (("i2v", "-", "-"), ("extend", "-", "-"), ("i2v", "-", "clouds", "--last", "-")):
         assert "standard input can be read once" in piped(executable, picture("red"), *arguments, code=2)
 

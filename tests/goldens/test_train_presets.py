@@ -12,6 +12,7 @@ import pytest
 from loader import cases
 
 from sora_cli.config.train_schema import TrainConfig
+from sora_cli.plugin.manager import get_plugins
 from sora_cli.presets import load_preset
 
 #: Keys whose values are taken over.
@@ -40,10 +41,9 @@ RENAMED = {
     "dataset.transform_name": "data.transform",
     "scheduler.sample_method": "objective.scheduler_options.sample_method",
     "scheduler.use_timestep_transform": "objective.scheduler_options.use_timestep_transform",
-    "model.space_scale": "model.options.space_scale",
-    "model.time_scale": "model.options.time_scale",
-    "model.no_temporal_pos_emb": "model.options.no_temporal_pos_emb",
 }
+#: Fields of the network, which a variant of the model has or an option changes.
+ARCHITECTURE = ("space_scale", "time_scale", "no_temporal_pos_emb")
 #: Keys without a place of their own, and why.
 ELSEWHERE = {
     "outputs": "the folder of a run is named by its recipe",
@@ -69,11 +69,11 @@ ELSEWHERE = {
     "model.skip_y_embedder": "known from the features",
     "vae.type": "the model's autoencoder",
     "vae.from_pretrained": "the model's autoencoder",
+    "vae.subfolder": "the model's autoencoder",
     "vae.local_files_only": "files on the machine are always taken first",
     "vae.micro_frame_size": "the code of this autoencoder",
     "text_encoder.type": "the model's text encoder",
     "text_encoder.from_pretrained": "the model's text encoder",
-    "text_encoder.model_max_length": "of the model's architecture",
     "text_encoder.shardformer": "a choice of kernels",
     "text_encoder.local_files_only": "files on the machine are always taken first",
     "scheduler.num_sampling_steps": "of sampling",
@@ -100,15 +100,31 @@ MODELS = {
     "STDiT-XL/2": "opensora-v1.0",
     "STDiT2-XL/2": "opensora-v1.1",
     "STDiT3-XL/2": "opensora-v1.2",
+    "DiT-XL/2": "dit-text",
+    "Latte-XL/2": "latte-text",
     "PixArt-XL/2": "pixart-alpha-512",
+    "PixArt-1B/2": "pixart-1b",
 }
+#: PixArt of clips is a model of its own.
+PIXART_CLIPS = "pixart-video"
+#: Released file that training starts from -> model that has it.
+STARTS = {"PixArt-XL-2-512x512.pth": "pixart-alpha-512", "DiT-XL-2-256x256.pt": "dit-xl-2-256"}
+#: Nobody has this file, so it is given with --weights.
+UNRELEASED = "PixArt-1B-2.pth"
 SCHEDULERS = {"rflow": "rectified_flow", "iddpm": "iddpm", "iddpm-speed": "iddpm"}
 PLUGINS = {"zero2": "zero2", "zero2-seq": "zero2"}
 
 
+#: A recipe whose name tells of another size than its clips have, and one of a model with two recipes.
+RECIPES = {"pixart-64x512": "pixart-64x256", "pixart-1x2048": "pixart-1b-1x2048"}
+
+
 def recipe_name(version: str, name: str) -> str:
-    short = re.sub(r"(256|512)x\1", r"\1", name).replace("_", "-")
-    return f"{version}-{re.sub('-spee(?=-|$)', '-speed', re.sub('-feat$', '-features', short))}"
+    if version == "baselines":
+        version, _, name = name.split("/")
+    short = re.sub(r"(256|512|2048)x\1", r"\1", name).replace("_", "-")
+    found = f"{version}-{re.sub('-spee(?=-|$)', '-speed', re.sub('-feat$', '-features', short))}"
+    return RECIPES.get(found, found)
 
 
 def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -139,17 +155,19 @@ def wanted(case: dict[str, Any], version: str) -> dict[str, Any]:
         elif key in DEFAULTS:
             assert value == DEFAULTS[key]
         else:
-            assert key in {*ELSEWHERE, *SPECIAL}, f"the key {key} has no place"
+            assert key in {*ELSEWHERE, *SPECIAL, *(f"model.{name}" for name in ARCHITECTURE)}, key
     found["hardware.sharding"] = PLUGINS[released["plugin"]]
     found["hardware.sequence_parallel"] = released["sp_size"] if released["sp_size"] > 1 else None
     found["model.name"] = MODELS[released["model.type"]]
+    if released["model.type"].startswith("PixArt") and released["dataset.num_frames"] > 1:
+        found["model.name"] = PIXART_CLIPS
     found["objective.scheduler"] = SCHEDULERS[released["scheduler.type"]]
     if released["scheduler.type"] == "iddpm-speed":
         found["objective.scheduler_options.speed"] = True
     found["model.freeze"] = ("y_embedder",) if released.get("model.freeze_y_embedder") else ()
-    start = released["model.from_pretrained"] or ""
-    if start.startswith("PixArt") and found["model.name"] != "pixart-alpha-512":
-        found["model.weights"] = "pixart-alpha-512"
+    start = released.get("model.from_pretrained") or ""
+    if start.endswith((".pt", ".pth")) and start != UNRELEASED and STARTS[start] != found["model.name"]:
+        found["model.weights"] = STARTS[start]
     masks = corrected.get("mask_ratios") or case["as_written"].get("mask_ratios")
     found["objective.mask_ratios"] = masks and dict(masks)
     if has_one_size:
@@ -166,7 +184,7 @@ def wanted(case: dict[str, Any], version: str) -> dict[str, Any]:
 #: Keys that `wanted` reads.
 SPECIAL = {
     "sp_size", "batch_size", "bucket_config", "mask_ratios", "dataset.num_frames", "dataset.image_size", "model.type",
-    "model.from_pretrained", "model.freeze_y_embedder", "scheduler.type",
+    "model.from_pretrained", "model.freeze_y_embedder", "scheduler.type", "text_encoder.model_max_length",
 }  # fmt: skip
 
 
@@ -177,9 +195,18 @@ def as_json(value: Any) -> Any:
 DEFAULTS_OF_OPTIONS = {
     "objective.scheduler_options.sample_method": "uniform",
     "objective.scheduler_options.use_timestep_transform": False,
-    "model.options.space_scale": 1.0,
-    "model.options.time_scale": 1.0,
 }
+
+
+def architecture(config: TrainConfig) -> dict[str, Any]:
+    """The network that a recipe trains."""
+    spec = get_plugins().get("model", config.model.name)
+    return {**spec.variants[config.model.variant or next(iter(spec.variants))], **config.model.options}
+
+
+def text_encoder(config: TrainConfig) -> str:
+    """What reads the captions of a recipe."""
+    return config.model.text_encoder or get_plugins().get("model", config.model.name).text_encoder
 
 
 @pytest.mark.parametrize("group", cases("train_presets", "presets", "presets"))
@@ -194,8 +221,20 @@ def test_recipes(group):
         for key, value in asked.items():
             at_default = default.get(key, DEFAULTS_OF_OPTIONS.get(key))
             assert as_json(given.get(key, at_default)) == as_json(value), f"{name}: {key}"
+        network = architecture(config)
+        for field in ARCHITECTURE:
+            at_default = {"no_temporal_pos_emb": False}.get(field, 1.0)
+            wanted_field = case["effective"]["model"].get(field, at_default)
+            assert network.get(field, at_default) == wanted_field, f"{name}: {field}"
+        encoder = get_plugins().get("text-encoder", text_encoder(config))
+        released = case["effective"].get("text_encoder")  # none with features
+        if released and encoder.max_tokens > 1:  # CLIP gives one vector of all
+            assert encoder.max_tokens == released["model_max_length"], name
+        chosen = {"model.variant", "model.text_encoder", *(f"model.options.{field}" for field in ARCHITECTURE)}
         beyond = {
-            key for key, value in given.items() if as_json(value) != as_json(default.get(key)) and key not in asked
+            key
+            for key, value in given.items()
+            if as_json(value) != as_json(default.get(key)) and key not in {*asked, *chosen}
         }
         assert not beyond, f"{name} says {beyond}"
         if masks := asked["objective.mask_ratios"]:

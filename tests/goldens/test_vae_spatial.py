@@ -12,7 +12,7 @@ from sora_plugins.sd_vae import slabs
 from sora_plugins.sd_vae.config import SpatialConfig
 from sora_plugins.sd_vae.gaussian import DiagonalGaussian
 from sora_plugins.sd_vae.model import FrameAutoencoder, SpatialAutoencoder
-from sora_plugins.sd_vae.temporal_decoder import TemporalDecoderAutoencoder
+from sora_plugins.sd_vae.temporal_decoder import TemporalDecoderAutoencoder, TemporalDecoderNetwork
 from sora_plugins.sd_vae.weights import modern_names
 
 TOPIC = "vae_spatial"
@@ -97,11 +97,11 @@ def test_in_slabs(case, monkeypatch):
 def test_temporal_decoder(case):
     described = read(TOPIC, "temporal_decoder")
     recipe = described["weight_recipe"]
-    network = TemporalDecoderAutoencoder(SpatialConfig.from_mapping(described["config"]))
+    network = TemporalDecoderNetwork(SpatialConfig.from_mapping(described["config"]))
     filled = standard(network, recipe["seed"], recipe["gain"], recipe["keys"])
     network.load_state_dict(filled, strict=True)
     tensors = load_tensors(TOPIC, described["tensors"])
     frames = case["params"]["T"]
     with torch.inference_mode():
-        [y] = network.decode(tensors[case["inputs"]["z"]][:, :, :frames], frames)
+        [y] = TemporalDecoderAutoencoder(network, 0.18215).decode(tensors[case["inputs"]["z"]][:, :, :frames], frames)
     check_tensors(case, tensors, {"y": y})

@@ -92,6 +92,14 @@ def test_a_fixed_variance_has_no_bound_in_its_loss():
     assert float(found["loss"].max()) < 1e-6
 
 
+def test_a_network_without_variance_is_said():
+    network = perfect(X0, Iddpm().tables().steps, sigma=False)
+    with pytest.raises(UsageError, match="predicts no variance"):
+        Iddpm().sample(network, request(), steps=4, guidance=1.0)
+    with pytest.raises(UsageError, match="predicts no variance"):
+        Iddpm().losses(network, X0, noise=torch.randn_like(X0), t=torch.tensor([10, 900]), y=X0)
+
+
 def test_likelihood_of_all_levels_is_one():
     levels = torch.linspace(-1, 1, 256)
     log = discretized_log_likelihood(levels, torch.tensor(0.1), torch.tensor(-2.0))

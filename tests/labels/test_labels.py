@@ -9,12 +9,13 @@ from sora_cli.errors import UsageError
 from sora_cli.plugin.manager import load_attribute
 from sora_cli.weights.locate import locate_weights
 from sora_plugins.labels import sora_text_encoders
-from sora_plugins.labels.labels import ClassLabels, load_ids, load_imagenet, load_ucf101, read_names
+from sora_plugins.labels.classes import Classes, imagenet, numbers, read_names, ucf101
+from sora_plugins.labels.labels import ClassLabels, load_imagenet
 
 CPU = torch.device("cpu")
-IMAGENET = load_imagenet(None, CPU, torch.float32)
-UCF101 = load_ucf101(None, CPU, torch.float32)
-IDS = load_ids(None, CPU, torch.float32)
+IMAGENET = imagenet()
+UCF101 = ucf101()
+IDS = numbers()
 
 
 def test_numbers_stay_whole_in_every_number_format():
@@ -48,7 +49,7 @@ def test_numbers_stay_whole_in_every_number_format():
         (IDS, "123456", 123456),
     ],
 )
-def test_names(labels: ClassLabels, text: str, number: int):
+def test_names(labels: Classes, text: str, number: int):
     assert labels.class_of(text) == number
 
 
@@ -91,9 +92,9 @@ def test_the_empty_prompt_is_no_class():
         (IDS, str(2**63), f"there is no class of this model {2**63}", "0 to"),
     ],
 )
-def test_what_is_no_class(labels: ClassLabels, text: str, message: str, hint: str):
+def test_what_is_no_class(labels: Classes, text: str, message: str, hint: str):
     with pytest.raises(UsageError, match=message) as caught:
-        labels.encode(["7", text])
+        ClassLabels(labels, CPU).encode(["7", text])
     assert hint in (caught.value.hint or "")
 
 

@@ -92,6 +92,24 @@ def test_the_same_command_gives_the_same_bytes_and_a_larger_count_adds(sora: Cal
     assert sora("scenes", "render", "-o", "a", "--count", "3", *SMALL).out == "a/clips.csv\n"
 
 
+def test_several_captions_for_each_clip(sora: Callable[..., Any]) -> None:
+    for folder, count in (("one", "1"), ("three", "3")):
+        assert sora("scenes", "render", "-o", folder, "--count", "4", "--captions", count, *SMALL).code == 0
+    one, three = table("one"), table("three")
+    assert list(three[0])[:5] == ["path", "text", "text_2", "text_3", "num_frames"]
+    assert [{key: row[key] for key in one[0]} for row in three] == one
+    assert all(row[name] and "score:" not in row[name] for row in three for name in ("text_2", "text_3"))
+    assert sum(len({row["text"], row["text_2"], row["text_3"]}) == 3 for row in three) >= 2
+    clips = [
+        {name: content for name, content in snapshot(folder).items() if "clip_" in name} for folder in ("one", "three")
+    ]
+    assert clips[0] == clips[1]
+    again = ("scenes", "render", "-o", "one", "--count", "4", "--captions", "3", *SMALL)
+    assert "lines that this run would not write" in sora(*again).err
+    assert "4 of 4 clips are there already" in sora(*again, "--overwrite").err
+    assert table("one") == three
+
+
 def test_another_seed_gives_other_clips(sora: Callable[..., Any]) -> None:
     for seed in ("1", "2"):
         assert sora("scenes", "render", "-o", seed, "--count", "1", "--seed", seed, *SMALL).code == 0

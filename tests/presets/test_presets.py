@@ -251,7 +251,7 @@ def test_a_larger_picture_never_needs_less_memory(model):
     needed = {}
     for entry in load_preset("launch", model):
         if "memory_gib" in entry.expect and "resolution" in entry.when:
-            ways = (entry.when["duration"], entry.when["gpus"], entry.run["sequence"], entry.run["offload"])
+            ways = (entry.when.get("duration"), entry.when["gpus"], entry.run["sequence"], entry.run["offload"])
             pixels = shapes.resolutions()[entry.when["resolution"]].pixels
             needed.setdefault(ways, []).append((pixels, entry.expect["memory_gib"]))
     assert needed

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
+from peak_memory import peak_bytes
 
 from sora_plugins.stdit import memory, network, sora_models, stdit1, stdit2
 from sora_plugins.stdit.memory import network_memory, parameters
@@ -21,19 +19,6 @@ SMALL = {
     "caption_channels": 64,
     "model_max_length": 30,
 }
-
-
-def peak_bytes(call: Callable[[], object]) -> int:
-    """Most bytes that tensors and kernels had allocated at a time during the call, without what was there before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        call()
-    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
-    events.sort(key=lambda event: event.start_ns())
-    total = peak = 0
-    for event in events:
-        total += event.nbytes()
-        peak = max(peak, total)
-    return peak
 
 
 @pytest.mark.parametrize("name", list(BUILDS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,22 @@ def make_tiny_opensora_v1_1(folder: Path) -> list[str]:
     return _with_frame_autoencoder(folder)
 
 
+def make_tiny_pixart(folder: Path, **changes: Any) -> list[str]:
+    """As `make_tiny_opensora` for PixArt. changes: of config.json."""
+    from sora_plugins.dit.pixart import build
+
+    config = {
+        **NETWORK,
+        "model_type": "PixArt",
+        "hidden_size": 48,
+        "model_max_length": 120,
+        "qk_norm": False,
+        **changes,
+    }
+    _write(folder / "model", config, lambda: build(config))
+    return _with_frame_autoencoder(folder)
+
+
 def _with_frame_autoencoder(folder: Path) -> list[str]:
     from t5_tiny import make_tiny_t5
 
@@ -122,18 +139,22 @@ def _flags(folder: Path) -> list[str]:
 
 
 def _write(folder: Path, config: dict[str, Any], make: Any) -> dict[str, torch.Tensor]:
-    """Write config.json and model.safetensors, and return the tensors. All are noise, so that every part of the network
-    counts."""
+    """Write config.json and model.safetensors, and return the tensors."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config, indent=1))
+    tensors = noisy_tensors(make)
+    save_file(tensors, folder / "model.safetensors")
+    return tensors
+
+
+def noisy_tensors(make: Callable[[], nn.Module]) -> dict[str, torch.Tensor]:
+    """The tensors of a network, always the same, all with noise, so that every part of it counts."""
     torch.manual_seed(0)
-    network: nn.Module = make()
+    network = make()
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.05 * torch.randn_like(parameter))
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    save_file(tensors, folder / "model.safetensors")
-    return tensors
+    return {name: tensor.contiguous() for name, tensor in network.state_dict().items()}

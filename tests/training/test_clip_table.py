@@ -39,7 +39,7 @@ def test_kinds_of_files(tmp_path: Path, suffix: str):
     assert table.numbers("width").dtype == np.int64
     rows = table.rows(np.array([2, 0]))
     assert [row.path for row in rows] == ["sub/c.mov", "a.mp4"]
-    assert [row.text for row in rows] == ["a, dog", "a cat"]
+    assert [row.texts for row in rows] == [("a, dog",), ("a cat",)]
     assert rows[1].scores.aes == 5.5
     assert table.root == tmp_path
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["t.arrow"]
@@ -117,15 +117,39 @@ def test_sources_that_are_no_tables(tmp_path: Path):
         opened(tmp_path / "t.csv")
 
 
-def test_tables_of_several_folders_need_a_root(tmp_path: Path):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        pl.DataFrame(ROWS).write_parquet(tmp_path / name / "t.parquet")
-    sources = [tmp_path / "a" / "t.parquet", tmp_path / "b" / "t.parquet"]
-    with pytest.raises(UsageError, match="several folders"):
-        opened(*sources)
+def test_tables_of_several_folders(tmp_path: Path):
+    """Relative paths start from the folder of their own table, or from the root that was given."""
+    for name in ("a", "b/c"):
+        (tmp_path / name).mkdir(parents=True)
+        frame = pl.DataFrame(ROWS).with_columns(path=pl.Series(["x.mp4", "/data/y.mp4", "https://z/z.mp4"]))
+        frame.write_parquet(tmp_path / name / "t.parquet")
+    sources = [tmp_path / "a" / "t.parquet", tmp_path / "b" / "c" / "t.parquet"]
+    table = opened(*sources)
+    assert table.root == tmp_path
+    whole = ["/data/y.mp4", "https://z/z.mp4"]
+    assert [row.path for row in table.rows(np.arange(6))] == ["a/x.mp4", *whole, "b/c/x.mp4", *whole]
     table = opened(*sources, root=tmp_path)
-    assert (len(table), table.root) == (6, tmp_path)
+    assert table.root == tmp_path
+    assert [row.path for row in table.rows(np.array([0, 3]))] == ["x.mp4", "x.mp4"]
+    pl.DataFrame(ROWS).with_columns(path=pl.Series(["x.mp4", " ", None])).write_parquet(sources[1])
+    with pytest.raises(UsageError, match="2 bad rows"):
+        opened(*sources)
+
+
+def test_further_captions(tmp_path: Path):
+    more = {"text_10": ["c", "", None], "text_2": ["b", " ", "d"], "text_x": ["no"] * 3}
+    pl.DataFrame({**ROWS, **more}).write_csv(tmp_path / "t.csv")
+    pl.DataFrame({**ROWS, **more}).write_parquet(tmp_path / "t.parquet")
+    wanted = [("a cat", "b", "c"), ("a bird",), ("a, dog", "d")]
+    for name in ("t.csv", "t.parquet"):
+        assert [row.texts for row in opened(tmp_path / name).rows(np.arange(3))] == wanted
+        assert [row.texts for row in opened(tmp_path / name, needs_text=False).rows(np.arange(3))] == [()] * 3
+    pl.DataFrame(ROWS).write_csv(tmp_path / "one.csv")
+    together = opened(tmp_path / "one.csv", tmp_path / "t.csv")
+    assert [row.texts for row in together.rows(np.array([0, 3]))] == [("a cat",), wanted[0]]
+    pl.DataFrame({**ROWS, "text_2": [1, 2, 3]}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(UsageError, match="the column text_2 holds Int64, not text"):
+        opened(tmp_path / "t.parquet")
 
 
 def test_paths_stay_in_the_root(tmp_path: Path):

@@ -11,11 +11,13 @@ import torch
 from PIL import Image
 
 from sora_cli.errors import SoraError
+from sora_cli.text.scores import Scores
 from sora_cli.training.buckets import BucketTable
+from sora_cli.training.captions import CaptionOptions, draw_caption, with_camera
 from sora_cli.training.clip_reader import BROKEN, MISSING, SHORT, BadClipError, read_clip, read_image
 from sora_cli.training.dataset import ClipOptions, KeptWorkers, load_batches
 from sora_cli.training.plan import EpochPlan
-from sora_cli.training.table import open_table
+from sora_cli.training.table import ClipRow, open_table
 from sora_cli.video.io import write_video
 
 
@@ -239,6 +241,23 @@ def test_scores_in_captions(table):
     dropped = [text for batch in batches_of(table, score_captions=True, score_drop=0.5) for text in batch.texts]
     counts = [text.count(":") for text in dropped if text.startswith("clip")]
     assert len(set(counts)) > 1
+
+
+def test_one_of_several_captions_is_drawn_for_every_use():
+    clip = ClipRow("x.mp4", ("a", "b", "c"), Scores(camera="pan_left"))
+    options = CaptionOptions(seed=1)
+    drawn = {(row, epoch): draw_caption(row, clip, epoch, options) for row in range(40) for epoch in range(40)}
+    assert all(draw_caption(row, clip, epoch, options) == text for (row, epoch), text in drawn.items())
+    counts = [list(drawn.values()).count(text) for text in clip.texts]
+    assert sum(counts) == 1600
+    assert min(counts) > 450
+    for fixed in (0, 1):
+        assert len({text for key, text in drawn.items() if key[fixed] == 3}) == 3
+    assert {draw_caption(row, clip, 0, CaptionOptions(2)) != drawn[row, 0] for row in range(40)} == {True, False}
+    told = with_camera("a", clip)
+    assert told == "camera motion: pan left. a"
+    assert with_camera("a", ClipRow("x.mp4", ("a",), Scores())) == "a"
+    assert draw_caption(0, ClipRow("x.mp4", (), Scores()), 0, options) == ""
 
 
 def test_bad_files_are_replaced_by_others_of_their_bucket(table):

@@ -108,6 +108,17 @@ def test_a_bucket_of_one_clip_has_spares_of_other_buckets():
     assert set(plan.spares(of_size[1], 5)) <= set(range(7, 16)), "pictures for pictures"
 
 
+def test_spares_are_never_of_a_bucket_with_fewer_clips_than_a_batch():
+    table = BucketTable({"144p": {51: [1.0, 1], 17: [1.0, 16]}})
+    frames = np.array([60] * 3 + [20] * 15 + [20] * 16)
+    width = np.array([256] * 18 + [144] * 16)
+    found = table.assign(frames, 400 - width, width, seed=0, epoch=0)
+    plan = EpochPlan(table, found, seed=0, epoch=0)
+    assert sorted(len(bucket.rows) for bucket in plan.buckets) == [0, 3, 16]
+    for number in range(len(plan)):
+        assert not set(plan.spares(number, 8)) & set(range(3, 18))
+
+
 def test_spares_are_other_rows_of_the_bucket():
     found = TABLE.assign(*(np.full(30, value) for value in (60, 360, 640)), seed=0, epoch=0)
     plan = EpochPlan(TABLE, found, seed=0, epoch=0)

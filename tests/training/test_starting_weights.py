@@ -15,7 +15,8 @@ from sora_cli.errors import SoraError
 from sora_cli.training.engine import Engine, EngineOptions
 from sora_cli.training.released_runs import is_released_run, read_released_run
 from sora_cli.weights.load import load_network
-from sora_cli.weights.locate import locate_weights
+from sora_cli.weights.locate import TRAINED_WITH, locate_weights
+from sora_cli.weights.trained import KEPT
 from sora_plugins.stdit.adapt import start_stdit3
 from sora_plugins.stdit.stdit3 import build
 
@@ -146,3 +147,22 @@ def test_other_parameters_are_noticed(released):
         read_released_run(folder, every)
     with pytest.raises(SoraError, match="is of more than the 3 parameters"):
         read_released_run(folder, every[:3])
+
+
+def test_the_architecture_of_another_model_is_not_taken(sora, tmp_path: Path):
+    """A network of captions starts from a run of classes: its labels and sizes are not the new network's."""
+    trained = {**dict.fromkeys(KEPT, "x"), "model.name": "dit-xl-2-256"}
+    config = {"hidden_size": 48, "condition": "label_1000", TRAINED_WITH: trained}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
+    Path("clips.csv").write_text("path,text,num_frames,height,width\na.mp4,7,600,720,1280\n")
+    shape = ("--size", "256x256", "--frames", "1", "--batch-size", "1", "--device", "cpu")
+    Path("other").mkdir()
+    save_file({"x": torch.zeros(1)}, "other/model.safetensors")
+    weights = {}
+    for name, more in {"dit-text": ("--text-weights", "other"), "dit-xl-2-256": ()}.items():
+        parts = ("--weights", str(tmp_path), "--vae-weights", "other", *more)
+        done = sora("train", "-m", name, *parts, "--data", "clips.csv", *shape, "--dry-run", "--json")
+        assert done.code == 0, done.err
+        weights[name] = json.loads(done.out)["memory"]["weights_gib"]
+    assert weights["dit-text"] > 1 > weights["dit-xl-2-256"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sora_cli.config.schema import ShapeSection
@@ -255,6 +257,15 @@ def test_what_a_small_model_makes_is_enlarged(asked, made, written):
     assert (clip.height, clip.width) == (clip.asked_height, clip.asked_width) == made
     assert clip.written == written
     assert any(f"makes {Size(*made)}, which is enlarged to {Size(*written)}" in note for note in clip.notes)
+
+
+@pytest.mark.parametrize("size", ["240x424", "416x1280", "1272x608", "360x480", "600x1000"])
+def test_what_is_enlarged_keeps_its_shape(size):
+    """Within half a pixel of each side, where a model makes sides of any length."""
+    clip = shape_of(replace(SMALL, spatial_multiple=1), duration="2s", size=size)
+    height, width = clip.written
+    assert (clip.height - 0.5) / (clip.width + 0.5) <= height / width <= (clip.height + 0.5) / (clip.width - 0.5)
+    assert clip.height * clip.width == pytest.approx(144 * 256, rel=0.01)
 
 
 def test_what_a_small_model_can_make_is_not_enlarged():

@@ -33,5 +33,6 @@ def sora_text_encoders() -> list[TextEncoderSpec]:
                 size_gib=0.57,
             ),
             memory="sora_plugins.clip.memory:encode_memory",
+            width_of="sora_plugins.clip.memory:width_of",
         )
     ]

@@ -1,4 +1,4 @@
-"""Memory of encoding captions, from sizes alone."""
+"""Width and memory of encoded captions, from sizes alone."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ BASE = {
 }
 #: Bytes of one number.
 WIDTHS = {"fp32": 4, "bf16": 2}
+
+
+def width_of(config: Mapping[str, Any]) -> int:
+    """Numbers of a caption. config: that of transformers, of the text half or of the whole, {} for ViT-B/32."""
+    return int(config.get("text_config", config).get("hidden_size", BASE["hidden_size"]))
 
 
 def encode_memory(config: Mapping[str, Any], *, prompts: int, dtype: str) -> PartMemory:

@@ -81,6 +81,12 @@ class DiTConfig(BackboneConfig):
         return None if self.condition == "text" else int(self.condition.rpartition("_")[2])
 
 
+def dit_text_width(config: Mapping[str, Any]) -> int:
+    """Numbers of the text of a sample that a DiT or Latte reads, 1 for classes. config: as in a config.json."""
+    is_text = config.get("condition", DiTConfig.condition) == "text"
+    return int(config.get("caption_channels", DiTConfig.caption_channels)) if is_text else 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class PixArtConfig(BackboneConfig):
     """Sizes of a PixArt.

@@ -182,15 +182,18 @@ class DiT(nn.Module):
         used, but frames cannot be given (x_mask). Returns (B, C or 2C, T, H, W) in float32.
         """
         refuse_given_frames(x_mask)
-        dtype = self.x_embedder.proj.weight.dtype
         grid = token_grid(x.shape[2:], self.config.patch_size)
-        tokens = self.x_embedder(x.to(dtype))
-        tokens = tokens + plane_table(self.config.hidden_size, *grid[1:], device=x.device).to(dtype)
         if y.dim() != 2:
             y = self.condition_vectors(y, self.y_embedder.draw_drop_ids(len(y)) if drop_ids is None else drop_ids)
         c = self.t_embedder(timestep) + y
-        tokens = self.final_layer(self.transform(tokens, c), c)
-        return unpatchify(tokens, grid, self.config.patch_size)
+        # The tokens have no name here, so that the blocks need not keep them.
+        return unpatchify(self.final_layer(self.transform(self.embed(x, grid), c), c), grid, self.config.patch_size)
+
+    def embed(self, x: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """Tokens (B, T, S, D) of latents, with their positions in the frame."""
+        dtype = self.x_embedder.proj.weight.dtype
+        table = plane_table(self.config.hidden_size, *grid[1:], device=x.device)
+        return self.x_embedder(x.to(dtype)) + table.to(dtype)
 
     def transform(self, tokens: Tensor, c: Tensor) -> Tensor:
         """All blocks on (B, T, S, D): every token attends to those of all frames."""

@@ -16,3 +16,13 @@ class PixArtOptions(BaseModel):
     cross_attention: Literal["packed", "masked"] = Field(
         default="packed", description="texts of different lengths in a batch: packed one after the other, or masked"
     )
+    space_scale: float | None = Field(
+        default=None, gt=0, description="divides positions in a frame; default the variant's"
+    )
+    time_scale: float | None = Field(
+        default=None, gt=0, description="divides positions of frames; default the variant's"
+    )
+    no_temporal_pos_emb: bool | None = Field(
+        default=None,
+        description="frames get no position of their own, as in networks of pictures; default the variant's",
+    )

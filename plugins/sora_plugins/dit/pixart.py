@@ -28,6 +28,7 @@ from sora_plugins.stdit.layers import (
     modulate,
 )
 from sora_plugins.stdit.network import Network
+from sora_plugins.stdit.stdit1 import with_options
 
 from .config import PixArtConfig
 from .layers import (
@@ -112,12 +113,11 @@ class PixArtBlock(nn.Module):
         """x (B, 1, N, D), c (B, 6 D) of the timestep, grid: tokens along T, H and W -> as x."""
         rows = (self.scale_shift_table + c.view(len(c), 6, -1))[:, :, None, None]
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = rows.unbind(1)
-        x_a = modulate(x, shift_a, scale_a)
-        branch = self.attn(x_a, grid) if isinstance(self.attn, CompressedAttention) else self.attn(x_a, WITHIN_FRAMES)
-        x = torch.addcmul(x, gate_a, self.drop_path(branch))
+        # Nothing of a branch has a name, so that its memory is free for the next one.
+        where: Any = grid if isinstance(self.attn, CompressedAttention) else WITHIN_FRAMES
+        x = torch.addcmul(x, gate_a, self.drop_path(self.attn(modulate(x, shift_a, scale_a), where)))
         x = x + self.cross_attn(x, text)
-        branch = self.mlp(modulate(x, shift_m, scale_m))
-        return torch.addcmul(x, gate_m, self.drop_path(branch))
+        return torch.addcmul(x, gate_m, self.drop_path(self.mlp(modulate(x, shift_m, scale_m))))
 
 
 class PixArt(Network):
@@ -220,4 +220,5 @@ class PixArt(Network):
 
 def build(config: Mapping[str, Any], options: PixArtOptions | None = None) -> PixArt:
     """A PixArt from the fields of a config.json; used as the target of model specs."""
-    return PixArt(PixArtConfig.from_mapping(config), options)
+    chosen = ("space_scale", "time_scale", "no_temporal_pos_emb")
+    return PixArt(with_options(PixArtConfig.from_mapping(config), options, chosen), options)

@@ -1,6 +1,7 @@
 """From the tensors of a file to those of the networks here, whatever the file is called.
 
-The names are the same. Files of pictures have flat patches, and files hold position tables, which are computed here.
+The names are the same, or those of diffusers. Files of pictures have flat patches, and files hold position tables,
+which are computed here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from sora_cli.plugin.specs import StartWeights
-from sora_plugins.stdit.adapt import IMAGE_ONLY, NULL_TEXT, adapt_tensors
+from sora_plugins.stdit.adapt import IMAGE_ONLY, NULL_TEXT, adapt_tensors, new_text
+
+from .diffusers_layout import from_diffusers
 
 #: The table of DiT's and Latte's own checkpoints; `adapt_tensors` leaves out the others.
 POSITIONS = "pos_embed_spatial"
@@ -28,7 +31,8 @@ def convert(tensors: Mapping[str, Tensor], text_tokens: int) -> dict[str, Tensor
 
 def map_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a file for the network that it was made for."""
-    return convert(tensors, len(tensors[NULL_TEXT]) if NULL_TEXT in tensors else 1)
+    named = from_diffusers(tensors)
+    return convert(named, len(named[NULL_TEXT]) if NULL_TEXT in named else 1)
 
 
 def start_dit(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> StartWeights:
@@ -49,4 +53,4 @@ def start_pixart(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Start
     converted = convert(tensors, config["model_max_length"])
     if not config.get("has_size_conditions"):
         converted = {name: tensor for name, tensor in converted.items() if not name.startswith(IMAGE_ONLY)}
-    return StartWeights(converted, initial=(*IMAGE_ONLY, *SIGMA_ONLY))
+    return StartWeights(converted, initial=(*IMAGE_ONLY, *SIGMA_ONLY, *new_text(tensors)))

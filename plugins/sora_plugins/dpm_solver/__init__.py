@@ -16,5 +16,6 @@ def sora_schedulers() -> list[SchedulerSpec]:
             target="sora_plugins.dpm_solver.dpm_solver:DPMSolver",
             prediction="noise",
             default_steps=20,
+            trained_by="iddpm",
         )
     ]

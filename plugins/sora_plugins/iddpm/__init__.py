@@ -17,5 +17,6 @@ def sora_schedulers() -> list[SchedulerSpec]:
             options="sora_plugins.iddpm.config:IddpmOptions",
             prediction="noise",
             default_steps=100,
+            remembered=("diffusion_steps", "noise_schedule", "predict_xstart", "learn_sigma", "sigma_small"),
         )
     ]

@@ -52,6 +52,8 @@ class Iddpm:
     def posterior(self, tables: Tables, output: Tensor, x: Tensor, t: Tensor, *, clip: bool = False) -> Posterior:
         """Read the network's output (B, 2C or C, ...) at x (B, C, ...) and t (B,). clip: the data is in [-1, 1]."""
         channels = x.shape[1]
+        if self.options.learn_sigma and output.shape[1] != 2 * channels:
+            raise UsageError("this network predicts no variance", hint="say so: scheduler option learn_sigma=false")
         prediction = output[:, :channels]
         if self.options.predict_xstart:
             data = prediction

@@ -9,7 +9,7 @@ from sora_cli.plugin.specs import TextEncoderSpec
 @hookimpl
 def sora_text_encoders() -> list[TextEncoderSpec]:
     """One encoder for each set of classes, and one for numbers alone. None has weights."""
-    module = "sora_plugins.labels.labels"
+    module, classes = "sora_plugins.labels.labels", "sora_plugins.labels.classes"
     return [
         TextEncoderSpec(
             name="imagenet-classes",
@@ -17,6 +17,7 @@ def sora_text_encoders() -> list[TextEncoderSpec]:
             target=f"{module}:load_imagenet",
             width=1,
             max_tokens=1,
+            classes=f"{classes}:imagenet",
         ),
         TextEncoderSpec(
             name="ucf101-classes",
@@ -24,6 +25,7 @@ def sora_text_encoders() -> list[TextEncoderSpec]:
             target=f"{module}:load_ucf101",
             width=1,
             max_tokens=1,
+            classes=f"{classes}:ucf101",
         ),
         TextEncoderSpec(
             name="class-ids",
@@ -32,5 +34,6 @@ def sora_text_encoders() -> list[TextEncoderSpec]:
             target=f"{module}:load_ids",
             width=1,
             max_tokens=1,
+            classes=f"{classes}:numbers",
         ),
     ]

@@ -35,6 +35,7 @@ def sora_models() -> list[ModelSpec]:
             noise="sora_plugins.nano.noise:noise_for",
             shard="sora_plugins.stdit.parallel:shard",
             constraints=Constraints(
+                spatial_multiple=1,  # whole blocks are decoded, and what is too much is cut off
                 max_frames=204,
                 max_side=1280,
                 min_side=96,
@@ -42,6 +43,8 @@ def sora_models() -> list[ModelSpec]:
                 trained="144p (144x256), 1 to 51 frames at 24 fps, twelve kinds of scene",
                 trained_sizes=(TrainedSize("144p", 51),),
             ),
+            text_width="sora_plugins.stdit.config:text_width",
+            readme="sora_plugins.nano:README.md",
             rank=0,
             note="nano is a small demonstration model that knows twelve kinds of scene",
         )

@@ -44,6 +44,7 @@ def list_command(as_json: o.Json = False, quiet: o.Quiet = False) -> None:
     epilog=o.examples(
         "sora scenes render -o clips --count 120",
         "sora scenes render -o fires --scene fire --scene fireworks --count 20 --seed 7",
+        "sora scenes render -o clips --captions 8",
         "sora scenes render -o large --res 240p --frames 102 --dry-run",
     ),
 )
@@ -61,6 +62,9 @@ def render_command(
             autocompletion=_scene_names,
         ),
     ] = None,
+    captions: Annotated[
+        int, typer.Option(help="captions of each clip, in columns text, text_2 and so on", min=1, metavar="N")
+    ] = 1,
     frames: Annotated[
         int, typer.Option(help="frames of a clip; 1 makes images", min=1, metavar="N", rich_help_panel="Shape")
     ] = 51,
@@ -110,5 +114,5 @@ def render_command(
 
     with command_output(json=as_json, quiet=quiet):
         height, width = frame_size(resolution, aspect_ratio, size)
-        job = RenderJob(output, count, seed, known_scenes(scene or ()), frames, height, width, fps)
+        job = RenderJob(output, count, seed, known_scenes(scene or ()), frames, height, width, fps, captions)
         run(job, overwrite=overwrite, dry_run=dry_run)

@@ -50,7 +50,7 @@ COLUMNS = (
 )
 #: Rendered clips are all equally good; 6.5 is what nano's captions call good.
 AESTHETIC_SCORE = 6.5
-#: Captions may end with scores; here those have columns of their own.
+#: Captions may end with scores.
 SCORE_PHRASE = re.compile(r" (?:aesthetic score|motion score|camera motion): ")
 #: Pictures smaller than this show nothing; the upper limit is far beyond what the scenes have detail for.
 SIZES = Constraints(min_side=16, max_side=2160, trained="")
@@ -58,7 +58,10 @@ SIZES = Constraints(min_side=16, max_side=2160, trained="")
 
 @dataclass(frozen=True)
 class RenderJob:
-    """What to render. scenes: names that take turns; height, width in pixels; fps: frames per second."""
+    """What to render. scenes: names that take turns; height, width in pixels; fps: frames per second.
+
+    captions: for each clip.
+    """
 
     output: Path
     count: int
@@ -68,6 +71,19 @@ class RenderJob:
     height: int
     width: int
     fps: float
+    captions: int = 1
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The table's columns."""
+        return tuple(
+            name for column in COLUMNS for name in ((column, *self.more_texts) if column == "text" else (column,))
+        )
+
+    @property
+    def more_texts(self) -> tuple[str, ...]:
+        """The columns of captions beside the first."""
+        return tuple(f"text_{number}" for number in range(2, self.captions + 1))
 
 
 @dataclass(frozen=True)
@@ -115,7 +131,7 @@ def run(job: RenderJob, *, overwrite: bool = False, dry_run: bool = False) -> No
     if job.output.exists() and not job.output.is_dir():
         raise UsageError(f"{job.output} is not a folder", hint="clips are written to a folder; choose another --output")
     check_outputs(states, overwrite=overwrite)
-    table, text = job.output / TABLE, table_text(clips)
+    table, text = job.output / TABLE, table_text(job, clips)
     _check_table(table, text, overwrite=overwrite)
     pending = [clip for clip in clips if states[clip.path] != "done"]
     prepare_folders([table])
@@ -137,14 +153,14 @@ def _plan_clip(job: RenderJob, index: int) -> SceneClip:
     params = clip_params(job.seed, index, job.scenes)
     suffix = ".png" if job.num_frames == 1 else ".mp4"
     path = job.output / f"clip_{index:05d}{suffix}"
-    caption = write_caption(params, random.Random(f"{job.seed}-{index}-caption"))
-    text = SCORE_PHRASE.split(caption, maxsplit=1)[0]
+    text = _caption(params, f"{job.seed}-{index}-caption")
     shape = {"num_frames": job.num_frames, "height": job.height, "width": job.width, "fps": job.fps}
     made_from = {"scene": dataclasses.asdict(params), **shape}
     settings = {HASH_KEY: settings_hash(made_from), "sora": version(), "text": text, **made_from}
     row = {
         "path": path.name,
         "text": text,
+        **{name: _caption(params, f"{job.seed}-{index}-{name}") for name in job.more_texts},
         **shape,
         "aspect_ratio": round(job.height / job.width, 4),
         "fps": job.fps if job.num_frames > 1 else None,
@@ -153,13 +169,18 @@ def _plan_clip(job: RenderJob, index: int) -> SceneClip:
         "flow": round(motion_score(params), 2),
         "cmotion": params.camera.replace(" ", "_"),
     }
-    return SceneClip(path, params, settings, {column: row[column] for column in COLUMNS})
+    return SceneClip(path, params, settings, {column: row[column] for column in job.columns})
 
 
-def table_text(clips: Sequence[SceneClip]) -> str:
+def _caption(params: SceneParams, key: str) -> str:
+    """A caption without its scores, which have columns of their own."""
+    return SCORE_PHRASE.split(write_caption(params, random.Random(key)), maxsplit=1)[0]
+
+
+def table_text(job: RenderJob, clips: Sequence[SceneClip]) -> str:
     """The table as CSV. Paths are relative to the table's folder, which may be moved."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, job.columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(clip.row for clip in clips)
     return text.getvalue()

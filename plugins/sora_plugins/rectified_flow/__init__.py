@@ -18,5 +18,6 @@ def sora_schedulers() -> list[SchedulerSpec]:
             options="sora_plugins.rectified_flow.config:RectifiedFlowOptions",
             prediction="velocity",
             default_steps=30,
+            remembered=("num_timesteps", "use_timestep_transform"),
         )
     ]

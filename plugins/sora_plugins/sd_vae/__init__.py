@@ -5,6 +5,8 @@ from __future__ import annotations
 from sora_cli.plugin.hooks import hookimpl
 from sora_cli.plugin.specs import VAESpec, Weights
 
+from .modes import CHUNK
+
 FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 
 
@@ -30,7 +32,7 @@ def _spec(name: str, summary: str, weights: Weights) -> VAESpec:
 
 @hookimpl
 def sora_vaes() -> list[VAESpec]:
-    """One architecture, three sets of weights."""
+    """One architecture with three sets of weights, and one with another decoder."""
     return [
         _spec(
             "sd-vae-ft-ema",
@@ -50,5 +52,19 @@ def sora_vaes() -> list[VAESpec]:
                 files=tuple(f"vae/{name}" for name in FILES),
                 size_gib=0.31,
             ),
+        ),
+        VAESpec(
+            name="svd-temporal-decoder",
+            summary=f"Stable Video Diffusion's autoencoder: every frame encoded by itself, {CHUNK} decoded together",
+            target="sora_plugins.sd_vae.weights:load_temporal",
+            latent_channels=4,
+            spatial_stride=8,
+            temporal_stride=1,
+            latent_frames=_every_frame,
+            decoded_together=CHUNK,
+            weights=Weights(
+                repo="maxin-cn/Latte-1", files=tuple(f"vae_temporal_decoder/{name}" for name in FILES), size_gib=0.36
+            ),
+            memory="sora_plugins.sd_vae.memory:temporal_decode_memory",
         ),
     ]

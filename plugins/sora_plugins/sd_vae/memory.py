@@ -7,9 +7,9 @@ from typing import Any
 
 from sora_cli.plugin.specs import PartMemory
 
-from .modes import SLAB_BYTES, SLABS_AT_ONCE, MemoryMode
+from .modes import CHUNK, SLAB_BYTES, SLABS_AT_ONCE, MemoryMode
 
-PARAMETERS = 83_653_863
+PARAMETERS, TEMPORAL_PARAMETERS = 83_653_863, 97_742_847
 #: cuDNN keeps inputs and outputs in another layout beside ours: measured on an H100 (torch 2.11, bf16, 720p)
 #: a frame took 2231 MiB where 1350 are counted, and two and four frames as much each.
 CUDNN_FACTOR = 1.66
@@ -55,3 +55,14 @@ def decode_memory(
     """Weights and peak of decoding a clip, frame by frame, with the network of the released checkpoints."""
     frames = min(num_frames, frames_at_once)
     return PartMemory(PARAMETERS * dtype_bytes, working_bytes(height, width, dtype_bytes, frames, memory))
+
+
+def temporal_decode_memory(
+    config: Mapping[str, Any], *, height: int, width: int, num_frames: int, frames_at_once: int, dtype_bytes: int
+) -> PartMemory:
+    """As `decode_memory` with the temporal decoder, whose chunks have a fixed number of frames.
+
+    Its peak is that of as many single frames: a block over time with the doubled features that it came from.
+    """
+    frames = min(num_frames, CHUNK)
+    return PartMemory(TEMPORAL_PARAMETERS * dtype_bytes, working_bytes(height, width, dtype_bytes, frames))

@@ -233,29 +233,17 @@ class SpatialAutoencoder(nn.Module):
         return {"tile": self.memory.tile // stride, "overlap": self.memory.overlap // stride, "stride": stride}
 
 
-class FrameAutoencoder(nn.Module):
-    """A spatial autoencoder applied to each frame of a video, with the scaling that a diffusion model expects.
+class FrameEncoder(nn.Module):
+    """Encodes each frame of a video by itself, with the scaling that a diffusion model expects.
 
-    Frames do not influence each other, so how many go together changes nothing but rounding.
+    module: has `moments` as `SpatialAutoencoder`, and `quant_conv`. Frames do not influence each other, so how many go
+    together changes nothing but rounding.
     """
 
-    #: What only decoding to pixels uses.
-    pixel_parts = ("module.decoder", "module.post_quant_conv")
-    has_frame_latents = False
-
-    def __init__(self, module: SpatialAutoencoder, scaling_factor: float) -> None:
+    def __init__(self, module: Any, scaling_factor: float) -> None:
         super().__init__()
         self.module = module
         self.scaling_factor = scaling_factor
-
-    def set_memory_mode(self, mode: str, *, tile: int = TILE, overlap: int = OVERLAP) -> None:
-        """Compute in another way from now on, as `SpatialAutoencoder.set_memory_mode`. Raises ValueError.
-
-        "plain", the start: layer by layer. "low": exact up to rounding, in about half the memory. "tiled": not exact,
-        in tiles of `tile` pixels a side, whose neighbours fade into each other over `overlap` pixels. With gradients
-        enabled everything is computed plainly.
-        """
-        self.module.set_memory_mode(mode, tile=tile, overlap=overlap)
 
     def encode(
         self,
@@ -288,6 +276,32 @@ class FrameAutoencoder(nn.Module):
     def _as_clips(self, rows: Tensor, batch: int) -> Tensor:
         return (rows * self.scaling_factor).unflatten(0, (batch, -1)).transpose(1, 2)
 
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """Latents before scaling."""
+        return latents / self.scaling_factor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the weights."""
+        return self.module.quant_conv.weight.dtype
+
+
+class FrameAutoencoder(FrameEncoder):
+    """A spatial autoencoder applied to each frame of a video."""
+
+    #: What only decoding to pixels uses.
+    pixel_parts = ("module.decoder", "module.post_quant_conv")
+    has_frame_latents = False
+
+    def set_memory_mode(self, mode: str, *, tile: int = TILE, overlap: int = OVERLAP) -> None:
+        """Compute in another way from now on, as `SpatialAutoencoder.set_memory_mode`. Raises ValueError.
+
+        "plain", the start: layer by layer. "low": exact up to rounding, in about half the memory. "tiled": not exact,
+        in tiles of `tile` pixels a side, whose neighbours fade into each other over `overlap` pixels. With gradients
+        enabled everything is computed plainly.
+        """
+        self.module.set_memory_mode(mode, tile=tile, overlap=overlap)
+
     def forward(
         self,
         pixels: Tensor,
@@ -302,10 +316,6 @@ class FrameAutoencoder(nn.Module):
         latents = self._as_clips(torch.cat(rows), len(pixels))
         decoded = torch.cat(list(self.decode_frames(latents)), dim=2) if decodes_pixels else None
         return Reconstruction(decoded, latents, posteriors)
-
-    def unscaled(self, latents: Tensor) -> Tensor:
-        """Latents before scaling."""
-        return latents / self.scaling_factor
 
     def last_layer(self) -> Tensor:
         """The last convolution of the decoder."""
@@ -331,11 +341,6 @@ class FrameAutoencoder(nn.Module):
         if latents.shape[2] != num_frames:
             raise ValueError(f"{latents.shape[2]} latent frames are as many frames, not {num_frames}")
         return self.decode_frames(latents, frames_at_once)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Number format of the weights."""
-        return self.module.post_quant_conv.weight.dtype
 
 
 def at_once(height: int, width: int) -> int:

@@ -10,6 +10,8 @@ TILE, OVERLAP = 256, 64
 #: Most bytes of a slab in the network's number format; but it has at least one row, and where a convolution needs them
 #: its neighbours. The second: how many slabs exist at a time, counted.
 SLAB_BYTES, SLABS_AT_ONCE = 16 * 2**20, 6
+#: Frames that the temporal decoder decodes together: all of a clip that Open-Sora 1.0 or Latte makes in 16 frames.
+CHUNK = 16
 
 
 @dataclass(frozen=True)

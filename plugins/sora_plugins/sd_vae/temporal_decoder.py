@@ -1,19 +1,23 @@
-"""The decoder of Stable Video Diffusion (Blattmann et al. 2023, arXiv 2311.15127): all frames of a clip together."""
+"""The decoder of Stable Video Diffusion (Blattmann et al. 2023, arXiv 2311.15127): many frames of a clip together.
+
+The encoder is that of pictures. The tests compare the network with diffusers' AutoencoderKLTemporalDecoder.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import SpatialConfig
-from .model import NORM_EPS, Encoder, Level, MiddleBlock, ResidualBlock, Upsample, silu
+from .model import NORM_EPS, Encoder, FrameEncoder, Level, MiddleBlock, ResidualBlock, Upsample, add, silu
+from .modes import CHUNK
 
 GROUPS = 32
 TEMPORAL_NORM_EPS = 1e-5
-SCALING_FACTOR = 0.18215
 
 
 class TemporalResidualBlock(nn.Module):
@@ -29,7 +33,8 @@ class TemporalResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, T, H, W) -> same shape."""
         h = self.conv1(silu(self.norm1(x)))
-        return x + self.conv2(silu(self.norm2(h)))
+        h = silu(self.norm2(h))  # under the same name, so that no more than two features beside x exist
+        return add(self.conv2(h), x)
 
 
 class Mixer(nn.Module):
@@ -41,8 +46,7 @@ class Mixer(nn.Module):
 
     def forward(self, spatial: Tensor, temporal: Tensor) -> Tensor:
         """Tensors of one shape -> the same shape."""
-        weight = torch.sigmoid(self.mix_factor)
-        return (1 - weight) * spatial + weight * temporal
+        return torch.lerp(spatial, temporal, torch.sigmoid(self.mix_factor))
 
 
 class SpatioTemporalBlock(nn.Module):
@@ -90,20 +94,40 @@ class TemporalDecoder(nn.Module):
         return x.transpose(1, 2).flatten(0, 1)
 
 
-class TemporalDecoderAutoencoder(nn.Module):
-    """The whole checkpoint: the encoder and `quant_conv` are in the file, only decoding is offered."""
+class TemporalDecoderNetwork(nn.Module):
+    """The whole checkpoint: the encoder of pictures and the decoder of clips."""
 
     def __init__(self, config: SpatialConfig) -> None:
         super().__init__()
-        groups = {"norm_num_groups": GROUPS}
-        self.encoder = Encoder(SpatialConfig.from_mapping({**vars(config), **groups}))
-        self.decoder = TemporalDecoder(config)
+        self.config = replace(config, norm_num_groups=GROUPS)
+        self.encoder = Encoder(self.config)
+        self.decoder = TemporalDecoder(self.config)
         self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
 
+    def moments(self, x: Tensor) -> Tensor:
+        """Mean and log-variance of the latents, (N, 2 C, h, w), of pictures (N, 3, H, W)."""
+        return self.quant_conv(self.encoder(x))
+
+
+class TemporalDecoderAutoencoder(FrameEncoder):
+    """Encodes frames by themselves, and decodes them in chunks of up to CHUNK from the first on.
+
+    Norms average over a chunk and convolutions look at its frames, so pixels depend on where chunks begin and end.
+    """
+
     def decode(self, latents: Tensor, num_frames: int, *, frames_at_once: int | None = None) -> Iterator[Tensor]:
-        """Pixels (B, 3, T, H, W) of scaled latents (B, C, T, h, w), in one piece: norms average over all frames."""
+        """Pixels of scaled latents (B, C, T, h, w) in pieces (B, 3, some frames, H, W).
+
+        frames_at_once: not used, since another number would be another result. There is one latent per frame, else
+        ValueError.
+        """
         if latents.shape[2] != num_frames:
             raise ValueError(f"{latents.shape[2]} latent frames are as many frames, not {num_frames}")
-        frames = latents.transpose(1, 2).flatten(0, 1) / SCALING_FACTOR
-        pixels = self.decoder(frames.to(self.quant_conv.weight.dtype), num_frames)
-        yield pixels.unflatten(0, (-1, num_frames)).transpose(1, 2)
+        for chunk in latents.split(CHUNK, dim=2):
+            frames = (chunk.transpose(1, 2).flatten(0, 1) / self.scaling_factor).to(self.dtype)
+            yield self.module.decoder(frames, chunk.shape[2]).unflatten(0, (len(latents), -1)).transpose(1, 2)
+
+    def blocks(self) -> list[nn.Module]:
+        """The large parts."""
+        encoder, decoder = self.module.encoder, self.module.decoder
+        return [*encoder.down_blocks, encoder.mid_block, decoder.mid_block, *decoder.up_blocks]

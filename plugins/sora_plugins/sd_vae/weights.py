@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 
+from sora_cli.errors import SoraError
 from sora_cli.plugin.specs import StartWeights
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from sora_cli.weights.locate import LocatedWeights
 
     from .model import FrameAutoencoder
+    from .temporal_decoder import TemporalDecoderAutoencoder
 
 RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD = re.compile(r"(.*\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)$")
@@ -42,8 +45,6 @@ def modern_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def build(config: Mapping[str, Any]) -> FrameAutoencoder:
     """A network to train. config: as a config.json; what it does not say is as released. Raises SoraError."""
-    from sora_cli.errors import SoraError
-
     from .config import SpatialConfig
     from .model import FrameAutoencoder, SpatialAutoencoder
 
@@ -59,17 +60,44 @@ def start(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> StartWeig
     return StartWeights({f"{TRAINED}{name}": tensor for name, tensor in modern_names(tensors).items()})
 
 
+def build_temporal(config: Mapping[str, Any]) -> TemporalDecoderAutoencoder:
+    """As `build` with the temporal decoder."""
+    from .config import SpatialConfig
+    from .temporal_decoder import TemporalDecoderAutoencoder, TemporalDecoderNetwork
+
+    try:
+        network = TemporalDecoderNetwork(SpatialConfig.from_mapping(config))
+    except (TypeError, ValueError) as error:
+        raise SoraError(f"this configuration describes no autoencoder with a temporal decoder: {error}") from error
+    return TemporalDecoderAutoencoder(network, float(config.get("scaling_factor", DEFAULT_SCALING)))
+
+
 def load(weights: LocatedWeights, device: torch.device, dtype: torch.dtype) -> FrameAutoencoder:
     """A per-frame autoencoder from a released folder or file. Raises SoraError for weights that do not fit."""
+    return cast("FrameAutoencoder", _load(build, weights, "the spatial autoencoder", device, dtype))
+
+
+def load_temporal(weights: LocatedWeights, device: torch.device, dtype: torch.dtype) -> TemporalDecoderAutoencoder:
+    """As `load` with the temporal decoder."""
+    what = "the autoencoder with a temporal decoder"
+    return cast("TemporalDecoderAutoencoder", _load(build_temporal, weights, what, device, dtype))
+
+
+def _load(
+    make: Callable[[Mapping[str, Any]], nn.Module],
+    weights: LocatedWeights,
+    what: str,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> nn.Module:
     from sora_cli.weights.load import load_network
 
     values = weights.config()
-    network = load_network(
-        lambda: build(values),
+    return load_network(
+        lambda: make(values),
         weights,
-        what="the spatial autoencoder",
+        what=what,
         device=device,
         dtype=dtype,
         map_keys=lambda tensors: dict(start(tensors, values).tensors),
     )
-    return cast("FrameAutoencoder", network)

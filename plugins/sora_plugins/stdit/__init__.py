@@ -99,6 +99,8 @@ def sora_models() -> list[ModelSpec]:
             start="sora_plugins.stdit.adapt:start_stdit3",
             memory="sora_plugins.stdit.memory:network_memory",
             shard="sora_plugins.stdit.parallel:shard",
+            text_width="sora_plugins.stdit.config:text_width",
+            readme="sora_plugins.stdit:opensora-v1.2.md",
             rank=20,
             auto_memory_gib=12.0,
         ),
@@ -106,6 +108,7 @@ def sora_models() -> list[ModelSpec]:
             name="opensora-v1.0",
             summary="Open-Sora 1.0: 0.8 billion parameters, 16 frames at 512x512 or 256x256",
             tasks=("t2v", "t2i"),
+            own_tasks=("i2v", "extend"),
             target="sora_plugins.stdit.stdit1:build",
             options="sora_plugins.stdit.options:STDiT1Options",
             variants={
@@ -132,6 +135,8 @@ def sora_models() -> list[ModelSpec]:
             start="sora_plugins.stdit.adapt:start_stdit1",
             memory="sora_plugins.stdit.memory:network_memory",
             shard="sora_plugins.stdit.parallel:shard",
+            text_width="sora_plugins.stdit.config:text_width",
+            readme="sora_plugins.stdit:opensora-v1.0.md",
         ),
         ModelSpec(
             name="opensora-v1.1",
@@ -154,5 +159,7 @@ def sora_models() -> list[ModelSpec]:
             start="sora_plugins.stdit.adapt:start_stdit2",
             memory="sora_plugins.stdit.memory:network_memory",
             shard="sora_plugins.stdit.parallel:shard",
+            text_width="sora_plugins.stdit.config:text_width",
+            readme="sora_plugins.stdit:opensora-v1.1.md",
         ),
     ]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sora_cli.plugin.specs import StartWeights
+from sora_plugins.dit.diffusers_layout import from_diffusers, is_diffusers
 
 from .weights import map_tensors
 
@@ -36,12 +37,12 @@ NEW_IN_STDIT2 = (
 
 
 def adapt_tensors(tensors: Mapping[str, Tensor], *, text_tokens: int, has_spatial_blocks: bool) -> dict[str, Tensor]:
-    """The tensors of a file under the names and in the shapes of the network.
+    """The tensors of a file, also of one of diffusers, under the names and in the shapes of the network.
 
     text_tokens: rows of the network's table of "no text": of a shorter one in the file the last row is repeated.
     has_spatial_blocks: whether the network calls its blocks `spatial_blocks`.
     """
-    adapted = {name: tensor for name, tensor in tensors.items() if name not in RECOMPUTED}
+    adapted = {name: tensor for name, tensor in from_diffusers(tensors).items() if name not in RECOMPUTED}
     patch = adapted.get(PATCH)
     if patch is not None and patch.ndim == 4:  # of pictures: a patch has one frame
         adapted[PATCH] = patch[:, :, None]
@@ -56,6 +57,11 @@ def adapt_tensors(tensors: Mapping[str, Tensor], *, text_tokens: int, has_spatia
     return adapted
 
 
+def new_text(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Names of what may begin anew, as files of diffusers need not hold it: the table of "no text"."""
+    return (NULL_TEXT,) if is_diffusers(tensors) else ()
+
+
 def start_stdit1(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> StartWeights:
     """Weights that an STDiT starts from. config: of the network.
 
@@ -65,7 +71,7 @@ def start_stdit1(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Start
     if any(".attn_temp." in name for name in adapted):
         return StartWeights(adapted)
     kept = {name: tensor for name, tensor in adapted.items() if not name.startswith(IMAGE_ONLY)}
-    return StartWeights(kept, initial=("attn_temp.",))
+    return StartWeights(kept, initial=("attn_temp.", *new_text(tensors)))
 
 
 def start_stdit2(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> StartWeights:
@@ -77,7 +83,7 @@ def start_stdit2(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Start
     adapted = adapt_tensors(tensors, text_tokens=config["model_max_length"], has_spatial_blocks=False)
     if any(".attn_temp." in name for name in adapted):
         return StartWeights(map_tensors(adapted))
-    return StartWeights(adapted, initial=NEW_IN_STDIT2)
+    return StartWeights(adapted, initial=(*NEW_IN_STDIT2, *new_text(tensors)))
 
 
 def start_stdit3(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> StartWeights:
@@ -90,4 +96,5 @@ def start_stdit3(tensors: dict[str, Tensor], config: Mapping[str, Any]) -> Start
     if any(name.startswith("temporal_blocks.") for name in adapted):
         return StartWeights(map_tensors(adapted))
     kept = {name: tensor for name, tensor in adapted.items() if not name.startswith(IMAGE_ONLY)}
-    return StartWeights(kept, initial=("temporal_blocks.", "fps_embedder.", "q_norm.", "k_norm.", "rope.freqs"))
+    new = ("temporal_blocks.", "fps_embedder.", "q_norm.", "k_norm.", "rope.freqs")
+    return StartWeights(kept, initial=(*new, *new_text(tensors)))

@@ -122,6 +122,11 @@ class STDiT3Config(NetworkConfig):
     skip_y_embedder: bool = False
 
 
+def text_width(config: Mapping[str, Any]) -> int:
+    """Numbers of each token of text that a network of the family reads. config: as in a config.json."""
+    return int(config.get("caption_channels", NetworkConfig.caption_channels))
+
+
 def _is_like(value: Any, example: Any) -> bool:
     """Whether a value of config.json is of the kind of a field's default, and possible as a count."""
     if isinstance(example, bool):

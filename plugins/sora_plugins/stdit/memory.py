@@ -51,21 +51,25 @@ def parameters(config: Mapping[str, Any]) -> tuple[int, int, int]:
     patch, channels, text = math.prod(config["patch_size"]), config["in_channels"], config["caption_channels"]
     outputs = patch * channels * (2 if config["pred_sigma"] else 1)
     rest = (patch * channels + 1) * width  # patches
-    rest += _scalar(width)  # timestep
+    rest += scalar_parameters(width)  # timestep
     rest += (width + 1) * 6 * width  # modulation of all blocks
     rest += (text + 1) * width + (width + 1) * width  # text
     rest += 2 * width + (width + 1) * outputs  # final layer
     if family == "STDiT3":
-        return 2 * depth, block + attention + norms, rest + _scalar(width) + head // 2  # frame rate, rotary frequencies
+        return (
+            2 * depth,
+            block + attention + norms,
+            rest + scalar_parameters(width) + head // 2,
+        )  # frame rate, rotary frequencies
     block += 2 * attention
     if family == "STDiT":
         return depth, block, rest
-    rest += 2 * _scalar(width // 3) + 2 * _scalar(width)  # size, its ratio; length, frame rate
+    rest += 2 * scalar_parameters(width // 3) + 2 * scalar_parameters(width)  # size, its ratio; length, frame rate
     rest += (width + 1) * 3 * width + head // 2  # modulation over frames, rotary frequencies
     return depth, block + 3 * width + 2 * norms, rest
 
 
-def _scalar(width: int) -> int:
+def scalar_parameters(width: int) -> int:
     """Parameters of what embeds one number."""
     return 257 * width + (width + 1) * width
 

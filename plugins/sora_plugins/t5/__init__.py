@@ -32,6 +32,7 @@ def _spec(name: str, target: str, max_tokens: int, aliases: tuple[str, ...] = ()
         dtypes=("fp32", "bf16", "int8"),
         weights=WEIGHTS,
         memory="sora_plugins.t5.memory:encode_memory",
+        width_of="sora_plugins.t5.memory:width_of",
     )
 
 

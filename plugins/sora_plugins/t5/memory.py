@@ -1,4 +1,4 @@
-"""Memory of encoding prompts, from sizes alone."""
+"""Width and memory of encoded prompts, from sizes alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ XXL = {"vocab_size": 32128, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_lay
 TOKENS = 300
 #: Bytes of one weight of a linear layer, and of one number in activations and the other weights.
 WIDTHS = {"fp32": (4.0, 4), "bf16": (2.0, 2), "int8": (1.0, 2)}
+
+
+def width_of(config: Mapping[str, Any]) -> int:
+    """Numbers of each token. config: that of transformers, {} for XXL."""
+    return int(config.get("d_model", XXL["d_model"]))
 
 
 def encode_memory(config: Mapping[str, Any], *, prompts: int, dtype: str) -> PartMemory:

@@ -44,7 +44,11 @@ def list_command(kind: KindOption = None, as_json: o.Json = False, quiet: o.Quie
 @app.command(
     "show",
     cls=LightCommand,
-    epilog=o.examples("sora plugins show nano", "sora plugins show rectified_flow --json"),
+    epilog=o.examples(
+        "sora plugins show opensora-v1.0",
+        "sora plugins show imagenet-classes",
+        "sora plugins show rectified_flow --json",
+    ),
 )
 def show_command(
     name: Annotated[str, typer.Argument(help="a name or alias from the list", autocompletion=complete.plugin_names)],
@@ -56,8 +60,10 @@ def show_command(
     from sora_cli.console import command_output
     from sora_cli.plugin.listing import describe_plugins
     from sora_cli.plugin.manager import get_plugins
+    from sora_cli.plugin.model_facts import shown_to_people
     from sora_cli.root import BUILT_IN_NAMES
 
     with command_output(json=as_json, quiet=quiet) as console:
         found = describe_plugins(get_plugins(), name, kind, BUILT_IN_NAMES)
-        console.records([each.record for each in found], [each.title for each in found])
+        records = [each.record if as_json else shown_to_people(each.record) for each in found]
+        console.records(records, [each.title for each in found])

@@ -281,11 +281,13 @@ def search_batch_size(
     epilog=o.examples(
         "sora train export outputs/train-nano -o my-model",
         "sora train export outputs/train-nano/step-500 -o weights.safetensors --raw --dtype fp32",
+        "sora train export outputs/train-pixart -o transformer --format diffusers",
     ),
 )
 def export(
     source: t.Source,
     output: t.ExportTo,
+    layout: t.ExportFormat = "sora",
     raw: t.RawExport = False,
     dtype: t.ExportDtype = "bf16",
     overwrite: t.Overwrite = False,
@@ -298,4 +300,4 @@ def export(
     from sora_cli.tasks.export import export as run
 
     with command_output(json=as_json, quiet=quiet):
-        run(source, output, raw=raw, dtype=dtype, overwrite=overwrite)
+        run(source, output, layout=layout, raw=raw, dtype=dtype, overwrite=overwrite)

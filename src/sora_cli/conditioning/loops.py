@@ -6,8 +6,8 @@ arXiv 2502.20307). This needs nothing that the network has not learned, and no m
 
 Pieces that an autoencoder codes by themselves stay whole. Where the first frames of a clip are coded in another way
 (the lead), they belong to no ring: the network sees the end of the ring in their place, and they are not in the video.
-A lead that is given, the picture that a clip starts with, stays where it is, and is shown to the network once more at
-the end: the clip leads into it.
+A lead that is given, the picture that a clip starts with, stays where it is. Such a clip is not cut: the picture is
+given once more as its last latent frame (`references.given_to`), of which the video shows all frames but the last.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def order_of(loop: Loop, frames: int, step: int, *, is_lead_given: bool) -> tupl
     """Which latent frames the network sees at a step, in order, and the places of its output for each latent frame."""
     lead, every = loop.lead, list(range(frames))
     if lead and is_lead_given:
-        return [*every, *every[:lead]], every
+        return every, every
     count = (frames - lead) // loop.piece
     cut = int(step * GOLDEN * count) % count * loop.piece
     ring = [*every[lead + cut :], *every[lead : lead + cut]]

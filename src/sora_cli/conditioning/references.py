@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,20 +159,21 @@ def given_to(
         raise UsageError(f"the mask strategy {strategy!r} has no reference", hint="give one with --reference")
     if texts and not groups:
         groups = (Group(),)  # the first frame, as a picture alone is meant
-    count = len(texts)
+    count, latent_frames = len(texts), vae.latent_frames(num_frames)
     starts = Given(tuple(map(Path, texts)), groups=groups, align=conditioning.align)
-    # Without a beginning that is given, a loop leaves out the frames in front of its ring.
-    is_ring = (
-        conditioning.seamless and conditioning.first is None and not starts.keeps_first(vae.latent_frames(num_frames))
-    )
+    # A loop ends with the beginning that it is given; without one, it leaves out the frames in front of its ring.
+    is_loop = conditioning.seamless and vae.leading_frames > 0
+    is_given = is_loop and (conditioning.first is not None or starts.keeps_first(latent_frames))
+    lead = vae.leading_frames if is_loop and not is_given else 0
     parts = segments or Segments(1, num_frames, num_frames)
-    named = _named_stills(conditioning, vae, parts, fps, sources, lead=vae.leading_frames if is_ring else 0)
+    named = _named_stills(conditioning, vae, parts, fps, sources, lead=lead)
     found = [sources(text) for text in (*texts, *(path for path, _ in named))]
     stills = tuple(Still(count + index, latent, part) for index, (_, (part, latent)) in enumerate(named))
     said = (";".join(map(sources.said, texts)), ";".join(map(str, groups)))
     said = ("", "") if conditioning.edit is not None else said
     files, digests = (tuple(each.path for each in found), tuple(each.digest for each in found))
-    return Given(files, digests, groups, stills, None, *said, conditioning.align)
+    given = Given(files, digests, groups, stills, None, *said, conditioning.align)
+    return _end_of_loop(given, latent_frames) if is_given else given
 
 
 def extension_of(
@@ -235,7 +236,10 @@ def _of_prompt(entries: Sequence[str], what: str, prompt: int, num_prompts: int)
     if len(entries) == 1:
         return entries[0]
     if len(entries) != num_prompts:
-        raise UsageError(f"there are {len(entries)} of --{what.replace(' ', '-')} and {num_prompts} prompts")
+        raise UsageError(
+            f"there are {len(entries)} of --{what.replace(' ', '-')} and {num_prompts} prompts",
+            hint="give one for all prompts, or one for each",
+        )
     return entries[prompt]
 
 
@@ -272,6 +276,27 @@ def _named_stills(
         if places.count(where) > 1:
             raise UsageError(f"{path} and another picture are at frame {frame}, or too near to it")
     return found
+
+
+def _end_of_loop(given: Given, latent_frames: int) -> Given:
+    """The same with what is in the first latent frame in the last one too: the clip leads back into it.
+
+    Raises UsageError where something else is given there.
+    """
+    end = latent_frames - 1
+    anything = [ANY_LENGTH] * len(given.files)
+    placed = zip(
+        given.placements(latent_frames, anything), (each for each in given.groups if not each.loop), strict=True
+    )
+    starts = {each.target: group for each, group in placed}
+    if end in starts or any(still.latent == end for still in given.stills):
+        raise UsageError(
+            "something is given at the end of a loop, where it leads back into its beginning",
+            hint="leave out --seamless, or what is given there",
+        )
+    if first := next((still for still in given.stills if still.latent == 0), None):
+        return replace(given, stills=(*given.stills, replace(first, latent=end)))
+    return replace(given, groups=(*given.groups, replace(starts[0], target_start=end, length=1)))
 
 
 def _is_picture(source: Source) -> bool:

@@ -75,6 +75,11 @@ class Sources:
             return self._known[text].said
         return redact(text) if text == STANDARD_INPUT or _SCHEME.match(text) else _absolute(text)
 
+    def name(self, path: Path) -> str:
+        """What a file is called in messages: as it was given, an address without its secrets."""
+        text = next((text for text, source in self._known.items() if source.path == path), str(path))
+        return "standard input" if text == STANDARD_INPUT else redact(text) if _SCHEME.match(text) else str(path)
+
     def conditioning_as_said(self, section: ConditioningSection) -> dict[str, Any]:
         """Those settings of one clip that name a single reference, as they are stored."""
         names = ("first", "last", "extend", "edit")

@@ -4,15 +4,40 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import UnknownNameError, did_you_mean
+from ..errors import UnknownNameError, UsageError, did_you_mean
 from ..plugin.manager import load_attribute
 from .layers import Problem, raise_problems
 
+if TYPE_CHECKING:
+    from ..plugin.specs import ModelSpec
+    from .schema import GenerateConfig
+
 Config = TypeVar("Config", bound=BaseModel)
+
+OF_VIDEOS: Mapping[str, str] = {
+    "shape.duration": "--len",
+    "shape.segments": "--segments",
+    "conditioning.seamless": "--seamless",
+    "conditioning.first": "a first picture",
+    "conditioning.last": "--last",
+    "conditioning.keyframes": "--keyframe",
+    "conditioning.extend": "a video that goes on",
+    "conditioning.connect": "--connect",
+    "conditioning.edit": "--edit",
+    "conditioning.references": "--reference",
+}
+"""What a single picture cannot have: setting -> how it is given."""
+IDLE_IN_PICTURES: Mapping[str, str] = {
+    "shape.fps": "--fps",
+    "shape.save_fps": "--save-fps",
+    "conditioning.motion": "--motion",
+    "conditioning.camera": "--camera",
+}
+"""The same for what files of settings may say for all models: refused as a flag only."""
 
 
 @contextlib.contextmanager
@@ -33,6 +58,26 @@ def validated(config: type[Config], nested: Mapping[str, Any], origin_of: Callab
     except ValidationError as error:
         raise_problems(_value_problems(error, origin_of))
         raise
+
+
+def check_picture(config: GenerateConfig, origins: Mapping[str, str], model: ModelSpec) -> None:
+    """Raise UsageError for settings of videos where the model makes single pictures only."""
+    if model.constraints.max_frames != 1:
+        return
+    values = config.model_dump()
+    given = {"--frames": origins["shape.frames"]} if (config.shape.frames or 1) > 1 else {}
+    for key, words in {**OF_VIDEOS, **IDLE_IN_PICTURES}.items():
+        section, _, name = key.partition(".")
+        default = type(getattr(config, section)).model_fields[name].default
+        is_user = origins[key] == "flag" if key in IDLE_IN_PICTURES else origins[key] != "default"
+        if is_user and values[section][name] != default:
+            given[words] = origins[key]
+    if given:
+        places = [words if origin == "flag" else f"{words} ({origin})" for words, origin in given.items()]
+        raise UsageError(
+            f"{model.name} makes single pictures, and this is for videos: {', '.join(places)}",
+            hint="leave it out, or choose a model that makes videos: `sora plugins list --kind model`",
+        )
 
 
 def _value_problems(error: ValidationError, origin_of: Callable[[str], str], prefix: str = "") -> list[Problem]:

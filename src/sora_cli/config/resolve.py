@@ -18,12 +18,14 @@ from ..acceleration import ATTENTION_BACKENDS
 from ..errors import MissingError, SoraError, UnknownNameError, UsageError, unknown_name
 from ..launch import machine
 from ..launch.torchrun import check_hardware
-from ..plugin.specs import Constraints, ModelSpec, Weights
+from ..plugin.specs import Constraints, ModelSpec, SchedulerSpec, Weights
 from ..presets import LaunchEntry, choose_launch, list_presets, load_preset
 from ..redaction import redact
 from ..video.shapes import ClipShape, Size, covering_duration, covering_resolution, resolve_shape
 from ..weights import locate
-from .checks import complete_options, naming, validated
+from ..weights.lora import split_scale
+from ..weights.trained import trained_with
+from .checks import check_picture, complete_options, naming, validated
 from .layers import (
     Chosen,
     Layer,
@@ -140,17 +142,22 @@ def resolve_generate(
     raise_problems(problems)
     if video_shape is not None:
         layers = _with_video_shape(layers, video_shape)
+    layers, trained = _with_training(layers)
     model, auto_notes = choose_model(layers, plugins)
+    if trained is not None:
+        layers = _without_equal_scheduler(layers, trained, model, plugins)
     layers, notes = _add_defaults(layers, model, settings, plugins)
     layers, more_notes = _settle_rivals(layers)
-    config = _build(layers, settings, model, plugins)[0]
+    config, origins = _build(layers, settings, model, plugins)
+    check_picture(config, origins, model)
     clip = _clip_shape(layers, config.shape, model.constraints)
     launch = _launch_entry(model, config, Size(clip.asked_height, clip.asked_width), clip.num_frames, plugins)
     if launch is not None:
         layers = _with_launch(layers, model, launch)
     config, origins = _build(layers, settings, model, plugins)
     check_hardware(config.hardware)
-    return Resolved(config, origins, (*auto_notes, *notes, *more_notes, *_unused_lines(config, origins)), launch)
+    notes += [*more_notes, *_unused_lines(config, origins), *_unlike_training(config, plugins)]
+    return Resolved(config, origins, (*auto_notes, *notes), launch)
 
 
 # -- given videos ------------------------------------------------------------------------------------------------
@@ -181,6 +188,58 @@ def _with_video_shape(layers: list[Layer], video_shape: VideoShape) -> list[Laye
             values["shape.size"] = size
         return [*layers[: chosen.level + 1], Layer(f"{GIVEN_VIDEO}{redact(path)}", values), *layers[chosen.level + 1 :]]
     return layers
+
+
+# -- weights of a training run ---------------------------------------------------------------------------------------
+
+
+def _with_training(layers: list[Layer]) -> tuple[list[Layer], Layer | None]:
+    """Below the layer that names weights, what they were trained with; and that layer, None where nothing tells of it.
+
+    So the model need not be named, and the scheduler is that of training, unless as strong a layer says something else.
+    """
+    named = first_value(layers, "model.weights")
+    values = trained_with(named.value) if named is not None and isinstance(named.value, str) else {}
+    if named is None or not values:
+        return layers, None
+    layer = Layer(f"training of {redact(named.value)}", values)
+    return [*layers[: named.level + 1], layer, *layers[named.level + 1 :]], layer
+
+
+def _without_equal_scheduler(layers: list[Layer], trained: Layer, model: ModelSpec, plugins: Plugins) -> list[Layer]:
+    """Leave the choice of the scheduler to the model where its own samples what another one trained.
+
+    So a network that iddpm trained is sampled by the quick dpm-solver, if that is what the model is sampled with; not
+    where training changed the process that such a solver knows.
+    """
+    own = plugins.get("scheduler", model.scheduler)
+    is_equal = own.trained_by == trained.values["sampling.scheduler"] and not any(
+        name.startswith(SCHEDULER_DEPENDENT) for name in trained.values
+    )
+    return [layer.without(["sampling.scheduler"]) if layer is trained and is_equal else layer for layer in layers]
+
+
+def _unlike_training(config: GenerateConfig, plugins: Plugins) -> list[str]:
+    """What is asked of weights and adapters that is not as they were trained.
+
+    Another scheduler may sample the same networks; options are compared where it is the same one.
+    """
+    asked = dict(leaves(config.model_dump(mode="json")))
+    chosen = plugins.get("scheduler", str(config.sampling.scheduler))
+    places = [] if config.model.weights is None else [config.model.weights]
+    notes = []
+    for place in (*places, *(str(split_scale(text)[0]) for text in config.model.lora)):
+        trained = trained_with(place)
+        for key, value in trained.items():
+            is_like = asked.get(key) == value
+            if key == "sampling.scheduler":
+                spec = plugins.specs("scheduler").get(value)
+                is_like = spec is not None and spec.prediction == chosen.prediction
+            elif key.startswith(SCHEDULER_DEPENDENT):
+                is_like = is_like or trained["sampling.scheduler"] != chosen.name
+            if not is_like:
+                notes.append(f"{key} is {asked.get(key)}, but {redact(place)} was trained with {value}")
+    return notes
 
 
 # -- the model ---------------------------------------------------------------------------------------------------
@@ -284,9 +343,18 @@ def _add_defaults(
     assert chosen is not None
     with naming(chosen.origin):
         scheduler = plugins.get("scheduler", str(chosen.value))
+    layers = [_steps_of(layer, scheduler, plugins) for layer in layers]
     layers.append(Layer(f"scheduler {scheduler.name}", {"sampling.steps": scheduler.default_steps}, is_user=False))
     layers.append(Layer("default", BUILT_IN, is_user=False))
     return layers, notes
+
+
+def _steps_of(layer: Layer, scheduler: SchedulerSpec, plugins: Plugins) -> Layer:
+    """A preset of a model without its number of steps where that is for another scheduler."""
+    meant_for = layer.values.get("sampling.scheduler")
+    if layer.is_user or meant_for is None or plugins.get("scheduler", meant_for).name == scheduler.name:
+        return layer
+    return layer.without(["sampling.steps"])
 
 
 def with_model_name(layers: Sequence[Layer], model: ModelSpec) -> list[Layer]:

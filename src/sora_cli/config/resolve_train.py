@@ -105,8 +105,7 @@ def resolve_train(
         layers, "objective.scheduler", ("objective.scheduler_options.",), canonical(plugins, "scheduler")
     )
     config, origins = _build(layers, settings, model, plugins)
-    if check_devices:
-        check_hardware(config.hardware)
+    check_hardware(config.hardware, are_there=check_devices)
     return ResolvedTrain(config, origins, (*notes, *more, *still_more))
 
 
@@ -115,9 +114,16 @@ def _of_model(model: ModelSpec, preset: str | None, plugins: Plugins) -> dict[st
         "model.variant": next(iter(model.variants), None),
         "model.vae": model.vae,
         "model.text_encoder": model.text_encoder,
-        "objective.scheduler": model.scheduler,
+        "objective.scheduler": _objective_of(model.scheduler, plugins),
         "run.folder": f"outputs/train-{preset or model.name}",
     }
+
+
+def _objective_of(name: str, plugins: Plugins) -> str:
+    """The scheduler that trains what one samples: itself, or the one it names."""
+    with naming(f"the model's scheduler {name}"):
+        spec = plugins.get("scheduler", name)
+    return str(spec.trained_by or spec.name)
 
 
 def with_sets(layer: Layer, sets: Sequence[str], settings: Mapping[str, Setting], problems: list[Problem]) -> Layer:
@@ -160,6 +166,11 @@ def _build(
             with naming(origin_of(key)):
                 values[key] = plugins.get(kind, str(values[key])).name
     scheduler = plugins.get("scheduler", values["objective.scheduler"])
+    if scheduler.trained_by is not None:
+        raise UsageError(
+            f"{origin_of('objective.scheduler')}: the scheduler {scheduler.name} samples only",
+            hint=f"train with {scheduler.trained_by}; {scheduler.name} then samples the result",
+        )
     for prefix, options, owner in (
         ("model.options", model.options, f"model {model.name}"),
         ("objective.scheduler_options", scheduler.options, f"scheduler {scheduler.name}"),

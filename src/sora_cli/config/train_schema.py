@@ -61,7 +61,7 @@ class ClipSection(Section):
     """What is trained on, and how clips are cut."""
 
     tables: tuple[str, ...] = Field((), description="tables of clips: files, folders, patterns; or extracted features")
-    root: Path | None = Field(None, description="folder of relative paths; default: the folder of the table")
+    root: Path | None = Field(None, description="folder of relative paths; default: the folder of each table")
     bad_rows: Literal["error", "skip"] = Field("error", description="what rows with missing or wrong values do")
     max_bad_share: Share = Field(0.05, description="share of clips that may be unreadable before the run stops")
     bucket_config: Buckets = Field(
@@ -88,6 +88,10 @@ class DataSection(ClipSection):
     aspect_condition: Literal["h_over_w", "w_over_h"] = Field("h_over_w", description="aspect ratio the model is told")
     score_captions: bool = Field(False, description="append the scores in columns aes, flow and cmotion to captions")
     score_drop: Share = Field(0.2, description="chance that a score is left out of a caption")
+    extract_captions: Literal["encoded", "text"] = Field(
+        "encoded",
+        description="what extracted features hold of captions: one encoded, or all as text, encoded in training",
+    )
 
 
 class ObjectiveSection(Section):
@@ -102,8 +106,21 @@ class ObjectiveSection(Section):
 class OptimizerSection(Section):
     """How it is learned."""
 
+    name: Literal["adamw", "muon"] = Field(
+        "adamw", description="muon: Muon for the matrices in the network's blocks, AdamW for the rest"
+    )
     learning_rate: Annotated[float, Field(gt=0)] = Field(1e-4, description="learning rate of AdamW")
+    matrix_learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="learning rate of Muon; default that of AdamW"
+    )
     warmup_steps: Annotated[int, Field(ge=0)] | None = Field(None, description="updates until it is reached")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="how the learning rate falls towards the end of run.steps"
+    )
+    decay_start: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.5, description="share of run.steps after which it falls, unless it is constant"
+    )
+    decay_final: Share = Field(0.0, description="share of the learning rate that is left at the end")
     betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the averages of gradients")
     eps: Annotated[float, Field(gt=0)] = Field(1e-8, description="epsilon of AdamW")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="weight decay")
@@ -118,7 +135,9 @@ class TrainModelSection(Section):
 
     name: str = Field("auto", description="model name")
     variant: str | None = Field(None, description="size of the model")
-    weights: str | None = Field(None, description="where training starts: hub id, folder, file or training run")
+    weights: str | None = Field(
+        None, description="where training starts: another model's name, hub id, folder, file or training run"
+    )
     raw: bool = Field(False, description="of a training run take the last weights, not their average")
     initialize: Literal["released", "random"] = Field("released", description="start without any weights: random")
     strict: bool = Field(True, description="whether starting weights must fit exactly")

@@ -215,8 +215,11 @@ def _unexplained(returncode: int, log: Path) -> SoraError:
     return SoraError(f"a process of the run ended without a message{why}", hint="\n".join(lines) or None)
 
 
-def check_hardware(hardware: ProcessesSection) -> None:
-    """UsageError when this machine cannot run as many processes as asked for, or they cannot be split as asked."""
+def check_hardware(hardware: ProcessesSection, *, are_there: bool = True) -> None:
+    """UsageError when this machine cannot run as many processes as asked for, or they cannot be split as asked.
+
+    are_there: whether the GPUs must be there, False for a dry run.
+    """
     wanted = hardware.gpus
     machines(hardware)
     if hardware.sequence_parallel and wanted % hardware.sequence_parallel:
@@ -227,7 +230,7 @@ def check_hardware(hardware: ProcessesSection) -> None:
     if hardware.device == "mps" and wanted > 1:
         raise UsageError(f"--gpus {wanted} does not work on an Apple GPU", hint="leave --gpus out")
     # Whether a single device works is seen when it is opened.
-    if wanted == 1 or hardware.device == "cpu":
+    if wanted == 1 or hardware.device == "cpu" or not are_there:
         return
     found = len(machine.gpus())
     if found < wanted:

@@ -11,11 +11,14 @@ from sora_cli.errors import SoraError, unknown_name
 from .commands import find_plugin_commands
 from .kinds import KINDS
 from .manager import Plugins, load_attribute
+from .model_facts import class_names, model_facts
 from .selection import provider
-from .specs import Spec
+from .specs import ModelSpec, Spec, TextEncoderSpec
 
 COMMAND_KIND = "command"
 PLUGIN_KIND = "plugin"
+#: Of a model's fields those that are shown before the others.
+FIRST = ("kind", "plugin", "package", "name", "summary", "aliases", "status", "tasks")
 
 
 class Listing(NamedTuple):
@@ -121,6 +124,13 @@ def _spec_record(plugins: Plugins, kind: str, spec: Spec) -> dict[str, Any]:
         record[field.name] = _plain(getattr(spec, field.name))
     missing = plugins.missing_packages(spec)
     record["status"] = f"missing {', '.join(missing)}" if missing else "ready"
+    if isinstance(spec, ModelSpec):
+        facts = _plain(model_facts(plugins, spec))
+        # What people look for first, and how it is built last.
+        record = {**{key: record[key] for key in FIRST}, **facts, **{**record, **facts}}
+    if isinstance(spec, TextEncoderSpec) and spec.classes is not None:
+        names = class_names(spec)
+        record["classes"] = None if names is None else {str(number): name for number, name in enumerate(names)}
     options = getattr(spec, "options", None)
     if options:
         record["options"] = _option_lines(options, spec.name)

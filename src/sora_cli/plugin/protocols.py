@@ -38,6 +38,17 @@ class TextEncoder(Protocol):
         ...
 
 
+class ClassNames(Protocol):
+    """The classes that a text encoder takes as prompts."""
+
+    names: Sequence[str] | None
+    """The names of each class, by number; None when only numbers are known."""
+
+    def class_of(self, prompt: str) -> int:
+        """The number of the class that a prompt gives. Raises UsageError when there is no such class, or several."""
+        ...
+
+
 class VideoAutoencoder(Protocol):
     """Between pixels (B, 3, T, H, W) in [-1, 1] and latents (B, C, t, h, w), scaling included.
 

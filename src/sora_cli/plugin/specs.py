@@ -44,7 +44,8 @@ class Weights:
     in `vgg16-397923af.pth`."""
     by_hand: str | None = None
     """Where people find the files when none of the above has them, or how the package is installed, for messages."""
-    licence: str = "unknown"
+    licence: str = "see the model page"
+    """Its name where that is known for sure."""
     size_gib: float | None = None
     """About how much is downloaded, for messages before a server is asked."""
 
@@ -93,7 +94,10 @@ class Constraints:
     min_side: int = 64
     max_side: int = 4096
     sampled_area: int | None = None
-    """Pixels of a frame that the model's own weights can make; larger clips are sampled at that and enlarged."""
+    """Pixels of a frame that the model's own weights can make; larger clips are sampled at that and enlarged.
+
+    Their shape is kept as far as sides of `spatial_multiple` pixels allow.
+    """
     trained: str = ""
     """The sizes and lengths seen in training, in words."""
     trained_sizes: tuple[TrainedSize, ...] = ()
@@ -112,6 +116,8 @@ class ModelSpec(Spec):
     """
 
     tasks: tuple[str, ...]
+    own_tasks: tuple[str, ...] = ()
+    """More of them, which the released weights did not learn, but weights of one's own can have."""
     target: str
     variants: Mapping[str, Mapping[str, Any]]
     options: str | None = None
@@ -126,6 +132,12 @@ class ModelSpec(Spec):
     start: str | None = None
     """"module:attr" `(tensors, config) -> StartWeights`: what training can start from besides the model's own files,
     such as checkpoints of image models; None takes `load`."""
+    diffusers: str | None = None
+    """"module:attr" `(tensors, config) -> (config.json, tensors)`: this module's state for the class of diffusers that
+    computes the same, for `sora train export --format diffusers`; None when there is none."""
+    diffusers_config: str | None = None
+    """"module:attr" `(values) -> values`: fields of `variants` out of a config.json of diffusers beside weights, whose
+    tensors `load` and `start` know; None leaves such a file aside."""
     memory: str | None = None
     """"module:attr" `(config, *, latent_shape: (C, T, h, w), rows, text_tokens, dtype_bytes) -> PartMemory`, pure
     Python; rows: samples times guidance copies in one call of the network. None: the run is not planned by memory."""
@@ -136,6 +148,11 @@ class ModelSpec(Spec):
     shard: str | None = None
     """"module:attr" `(model, group) -> None`: split one call of the network over the processes of a
     torch.distributed group (sequence parallelism); None when the model cannot be split."""
+    text_width: str | None = None
+    """"module:attr" `(config) -> int`, pure Python: the width of the text features that the network reads, 1 for
+    numbers of classes. None: a text encoder of any width is tried."""
+    readme: str | None = None
+    """"package:file" of the page about the model, for `sora plugins show`."""
     rank: int = 0
     auto_memory_gib: float = 0.0
     note: str = ""
@@ -167,6 +184,8 @@ class VAESpec(Spec):
     piece_frames: int | None = 1
     """Frames that are coded together, independently of all others, so that a clip of any length can be encoded piece by
     piece; None when the latents depend on the whole clip."""
+    decoded_together: int = 1
+    """Frames that are decoded together, counted from the first, where that is more than a piece; whole pieces."""
     leading_frames: int = 0
     """First frames of a clip that are coded in another way; `encode` then has `continues`, true for later pieces."""
     context_latents: int = 0
@@ -207,6 +226,12 @@ class TextEncoderSpec(Spec):
     """Number formats it can be loaded in, of fp32, bf16 and int8; the first is the default."""
     memory: str | None = None
     """"module:attr" `(config, *, prompts, dtype: str) -> PartMemory`, pure Python; prompts: encoded in one call."""
+    width_of: str | None = None
+    """"module:attr" `(config) -> int`, pure Python: the width by the `config.json` beside other weights, {} without
+    one. None: `width` is that of all weights."""
+    classes: str | None = None
+    """"module:attr" `() -> protocols.ClassNames`, pure Python, of an encoder whose prompts name classes instead of
+    describing something; None for text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +246,10 @@ class SchedulerSpec(Spec):
     prediction: str
     options: str | None = None
     default_steps: int = 30
+    trained_by: str | None = None
+    """The scheduler whose objective trains what this one samples; None when it has one of its own."""
+    remembered: tuple[str, ...] = ()
+    """Options of training that sampling has to follow; they are kept with the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)

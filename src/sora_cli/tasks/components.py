@@ -16,7 +16,7 @@ from torch import Tensor
 from sora_cli.acceleration.attention import choose_attention, set_attention
 from sora_cli.acceleration.offload import offload_blocks
 from sora_cli.console import get_console
-from sora_cli.errors import MissingError, UsageError
+from sora_cli.errors import UsageError
 from sora_cli.plugin.manager import load_attribute
 from sora_cli.plugin.protocols import Scheduler, TextEmbedding, TextEncoder, VideoAutoencoder
 from sora_cli.weights.load import load_network
@@ -86,11 +86,7 @@ class Parts:
     def model(self) -> Any:
         """The network, on the device or with its blocks fetched as they run."""
         specs, config, plan = self.plan.components, self.plan.config, self.plan
-        if plan.weights.model is None:
-            raise MissingError(
-                f"{specs.model.name} ({plan.variant}) comes without weights",
-                hint="give a file or folder with --weights",
-            )
+        assert plan.weights.model is not None  # only a dry run is planned without
         is_by_block = self.offload == "block"
         build = self.plugins.load_target(specs.model)
         map_keys = load_attribute(specs.model.load, what=specs.model.name) if specs.model.load else None

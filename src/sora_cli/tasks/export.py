@@ -5,23 +5,44 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from sora_cli.console import get_console
 from sora_cli.errors import UsageError
-from sora_cli.training.run_folder import AVERAGED, LAST, newest_checkpoint, problems_of, step_of
+from sora_cli.plugin.manager import get_plugins, load_attribute
+from sora_cli.plugin.specs import ModelSpec
+from sora_cli.training.run_folder import AVERAGED, LAST, RECORD, newest_checkpoint, problems_of, step_of
 from sora_cli.weights.lora import ADAPTER, ADAPTER_CONFIG, METADATA, adapter_pairs, peft_config, peft_names
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    #: (tensors, config) -> (config.json, tensors), as `ModelSpec.diffusers` names one.
+    Converter = Callable[[Mapping[str, Tensor], Mapping[str, Any]], tuple[Mapping[str, Any], dict[str, Tensor]]]
+
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
+Layout = Literal["sora", "diffusers"]
 
 
-def export(source: Path, output: Path, *, raw: bool = False, dtype: str = "bf16", overwrite: bool = False) -> None:
+def export(
+    source: Path,
+    output: Path,
+    *,
+    layout: Layout = "sora",
+    raw: bool = False,
+    dtype: str = "bf16",
+    overwrite: bool = False,
+) -> None:
     """Write the weights of a run or a checkpoint, and print what was written.
 
     output: a .safetensors file, or a folder that gets config.json and model.safetensors, or the files of peft for an
-    adapter. raw: the weights as the last update left them instead of their average. dtype: fp32, bf16 or fp16 for
-    weights; buffers stay as they are. Raises UsageError for a source without a complete checkpoint, SoraError for a
-    damaged one.
+    adapter. layout: names and files of this program, or a folder that the model's class in diffusers loads. raw: the
+    weights as the last update left them instead of their average. dtype: fp32, bf16 or fp16 for weights; buffers stay
+    as they are. Raises UsageError for a source without a complete checkpoint and for a model that diffusers has not,
+    SoraError for a damaged one.
     """
     from safetensors.torch import load_file
 
@@ -34,12 +55,15 @@ def export(source: Path, output: Path, *, raw: bool = False, dtype: str = "bf16"
             f"there is no complete checkpoint in {source}", hint="give a run, or one of its step-N folders"
         )
     is_file = output.suffix == ".safetensors"
+    if is_file and layout == "diffusers":
+        raise UsageError(f"diffusers loads a folder, and {output} is a file", hint="leave .safetensors out")
     if output.exists() and not overwrite:
         raise UsageError(f"{output} is there already", hint="choose another name, or --overwrite")
     if problems := list(problems_of(checkpoint, check_content=True)):
         raise UsageError(f"the checkpoint {checkpoint} is damaged", hint="\n".join(problems))
+    record = json.loads((checkpoint / RECORD).read_text(encoding="utf-8"))
+    convert = _converter(record) if layout == "diffusers" else None
     tensors = load_file(checkpoint / (LAST if raw else AVERAGED))
-    record = json.loads((checkpoint / "record.json").read_text(encoding="utf-8"))
     kept = set(record["buffers"])
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and name not in kept:
@@ -50,28 +74,59 @@ def export(source: Path, output: Path, *, raw: bool = False, dtype: str = "bf16"
         weights, config_name = ADAPTER, ADAPTER_CONFIG
         config = json.dumps(peft_config(lora, list(adapter_pairs(tensors))), indent=2)
         tensors = peft_names(tensors)
+    if convert is not None:
+        weights = DIFFUSERS_WEIGHTS
+        values, tensors = convert(tensors, json.loads(config))
+        config = json.dumps(values, indent=2)
     metadata = {"format": "pt", "step": str(step_of(checkpoint)), "averaged": str(not raw).lower()}
     if lora is not None:
         metadata[METADATA] = json.dumps(lora)
+    if is_file:
+        _write(output, lambda path: save_tensors(path, tensors, metadata))
+    else:
+
+        def write(folder: Path) -> None:
+            folder.mkdir()
+            save_tensors(folder / weights, tensors, metadata)
+            (folder / config_name).write_text(config, encoding="utf-8")
+
+        _write(output, write)
+    count = sum(tensor.numel() for tensor in tensors.values())
+    get_console().note(f"{count:,} numbers of {checkpoint}, {'last' if raw else 'averaged'} weights in {dtype}")
+    get_console().result(output, {"path": str(output), "step": step_of(checkpoint), "dtype": dtype, "raw": raw})
+
+
+def _converter(record: Mapping[str, Any]) -> Converter:
+    """What turns the weights of this run's model into those of diffusers. Raises UsageError when nothing does."""
+    if record["lora"] is not None:
+        raise UsageError("this run trained an adapter, which is written as peft has it", hint="leave --format out")
+    plugins = get_plugins()
+    name = record["config"].get("model", {}).get("name")
+    spec = plugins.get("model", name) if name is not None else None
+    if not isinstance(spec, ModelSpec) or spec.diffusers is None:
+        specs = plugins.specs("model").values()
+        known = ", ".join(each.name for each in specs if isinstance(each, ModelSpec) and each.diffusers is not None)
+        raise UsageError(
+            f"diffusers has no class that computes the same as {name or 'what this run trained'}",
+            hint=f"models that can be written for it: {known or 'none'}",
+        )
+    found: Converter = load_attribute(spec.diffusers, what=spec.name)
+    return found
+
+
+def _write(output: Path, write: Callable[[Path], None]) -> None:
+    """Put a file or folder that `write` makes beside it in its place, whole or not at all."""
     temporary = output.with_name(f"{output.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.unlink(missing_ok=True)
+    temporary.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if is_file:
-            temporary.parent.mkdir(parents=True, exist_ok=True)
-            save_tensors(temporary, tensors, metadata)
-        else:
-            temporary.mkdir(parents=True)
-            save_tensors(temporary / weights, tensors, metadata)
-            (temporary / config_name).write_text(config, encoding="utf-8")
+        write(temporary)
         _replace(temporary, output)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if temporary.is_file():
             temporary.unlink()
-    count = sum(tensor.numel() for tensor in tensors.values())
-    get_console().note(f"{count:,} numbers of {checkpoint}, {'last' if raw else 'averaged'} weights in {dtype}")
-    get_console().result(output, {"path": str(output), "step": step_of(checkpoint), "dtype": dtype, "raw": raw})
 
 
 def _replace(temporary: Path, output: Path) -> None:

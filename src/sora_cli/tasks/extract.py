@@ -60,7 +60,7 @@ def _keep_settings(output: Path, settings: Mapping[str, Any]) -> None:
     path, now = output / SETTINGS, json.loads(json.dumps(settings))
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [key for key in now if before.get(key) != now[key]]
+        changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         if changed:
             raise UsageError(
                 f"{output} holds features made with another {', '.join(changed)}", hint="choose another folder"
@@ -79,7 +79,7 @@ def _extract_share(plan: TrainPlan, output: Path, bin_size: int, team: Team) -> 
     import torch
 
     from sora_cli.tasks.components import choose_device, prepare_torch
-    from sora_cli.training.features import write_bin
+    from sora_cli.training.features import captioned_batch, encoded_batch, write_bin
     from sora_cli.training.start import make_encoders
     from sora_cli.video.latents import key_seed
 
@@ -102,7 +102,12 @@ def _extract_share(plan: TrainPlan, output: Path, bin_size: int, team: Team) -> 
             for batch in source.load(made, numbers, 0, dtype=torch.float32, pin_memory=False):
                 for one in batch.bad:
                     console.warn(f"row {one.row + 1}, {one.path}: {one.detail}; another clip takes its place")
-                encoded = encoders.encode(batch, key_seed(seed, 0, batch.number, "autoencoder"))
-                stored.append((encoded, batch.size, batch.rows))
+                key = key_seed(seed, 0, batch.number, "autoencoder")
+                if plan.config.data.extract_captions == "text":
+                    stored.append(
+                        captioned_batch(*encoders.encode_clips(batch, key), batch.size, batch.rows, batch.clips)
+                    )
+                else:
+                    stored.append(encoded_batch(encoders.encode(batch, key), batch.size, batch.rows))
             write_bin(features_path(output, number), stored)
             progress.advance()

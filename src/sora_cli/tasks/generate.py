@@ -17,7 +17,8 @@ from sora_cli.launch.torchrun import launch_line, run_processes
 from sora_cli.plugin.manager import get_plugins
 
 from .output import OutputState, check_not_read, check_outputs, output_state, prepare_folders, report
-from .plan import GeneratePlan, plan_generate, shape_record
+from .plan import GeneratePlan, plan_generate
+from .records import shape_record
 
 if TYPE_CHECKING:
     from types import FrameType

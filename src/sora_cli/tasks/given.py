@@ -86,13 +86,19 @@ class GivenLatents:
         return row, torch.tensor(mask)
 
     def _overlap(self, extension: Extension) -> Tensor:
-        """(C, T, h, w) of the frames of a video that its continuation is made from."""
+        """(C, T, h, w) of the frames of a video that its continuation is made from.
+
+        What leads to a video ends with its first frame standing still for a piece, where the decoder looks back and
+        makes a movement of that: a network leads into what it is given less well than it goes on from it.
+        """
         if extension not in self._overlaps:
+            vae = self.plan.components.vae
             self._say_changes(extension.file)
             frames = list(source_frames(self.plan, extension, only_overlap=True))
-            pixels = torch.cat(frames, dim=2)
-            continues = {"continues": True} if extension.is_backward and self.plan.components.vae.leading_frames else {}
-            self._overlaps[extension] = self.coded(pixels, **continues)
+            continues = {"continues": True} if extension.is_backward and vae.leading_frames else {}
+            if continues and vae.piece_frames and extension.new >= 2 * vae.piece_frames:
+                frames.insert(0, frames[0][:, :, :1].expand(-1, -1, vae.piece_frames, -1, -1))
+            self._overlaps[extension] = self.coded(torch.cat(frames, dim=2), **continues)
         return self._overlaps[extension]
 
     def _latents(self, path: Path, still: Still | int) -> Tensor:
@@ -123,7 +129,7 @@ class GivenLatents:
 
         if path not in self._said:
             self._said.add(path)
-            for note in changes_in_clip(path, float(self.plan.shape.fps)):
+            for note in changes_in_clip(path, float(self.plan.shape.fps), self.plan.sources.name(path)):
                 get_console().note(note)
 
     def coded(self, pixels: Tensor, **options: Any) -> Tensor:

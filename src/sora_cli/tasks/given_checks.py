@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sora_cli.conditioning.loops import Loop
 from sora_cli.conditioning.references import Extension, Given
+from sora_cli.conditioning.sources import Sources
 from sora_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ NEEDS = {
 }
 
 
-def check_given(given: Given, vae: VAESpec, latent_frames: int, config: GenerateConfig, fps: float) -> list[str]:
+def check_given(
+    given: Given, vae: VAESpec, latent_frames: int, config: GenerateConfig, fps: float, sources: Sources
+) -> list[str]:
     """Notes on what of its references a clip does not use. latent_frames, fps: of the sampled clip.
 
     Raises SoraError for files that cannot be read, UsageError for videos that are too short, for references that a
@@ -36,14 +38,15 @@ def check_given(given: Given, vae: VAESpec, latent_frames: int, config: Generate
 
     counts = {path: count_frames(path, fps) for path in dict.fromkeys(given.read)}
     for video in given.videos:
+        name = sources.name(video.file)
         if counts[video.file] == 1 < video.overlap:
             raise UsageError(
-                f"{video.file} is a single picture, and a video goes on from {video.overlap} frames",
+                f"{name} is a single picture, and a video goes on from {video.overlap} frames",
                 hint="sora i2v makes a video from a picture",
             )
         if counts[video.file] < video.overlap:
             raise UsageError(
-                f"{video.file} has {counts[video.file]} frames, fewer than the overlap of {video.overlap}",
+                f"{name} has {counts[video.file]} frames, fewer than the overlap of {video.overlap}",
                 hint="choose a smaller --overlap",
             )
     parts = config.shape.segments
@@ -57,22 +60,22 @@ def check_given(given: Given, vae: VAESpec, latent_frames: int, config: Generate
         if not 0 <= group.loop < parts
     ]
     named = {group.reference for group in given.groups} | {still.reference for still in given.stills}
-    unnamed = [str(path) for index, path in enumerate(given.files) if index not in named]
+    unnamed = [sources.name(path) for index, path in enumerate(given.files) if index not in named]
     if unnamed:
         notes.append(f"not used: {', '.join(unnamed)}; no group of the mask strategy names it")
     if config.conditioning.edit is not None and given.files:
-        notes += _of_edited(given.files[0], counts[given.files[0]], latent_frames, vae)
+        notes += _of_edited(sources.name(given.files[0]), counts[given.files[0]], latent_frames, vae)
     return notes
 
 
-def _of_edited(path: Path, count: int, latent_frames: int, vae: VAESpec) -> list[str]:
+def _of_edited(name: str, count: int, latent_frames: int, vae: VAESpec) -> list[str]:
     """A note where the video and the clip are not of one length."""
     length = vae.latent_frames(count)
     if length > latent_frames:
-        return [f"{path} has {count} frames, more than the clip: the rest is not used"]
+        return [f"{name} has {count} frames, more than the clip: the rest is not used"]
     if length < latent_frames:
         return [
-            f"{path} has {count} frames, fewer than the clip: the rest is made anew; --frames {count} is its length"
+            f"{name} has {count} frames, fewer than the clip: the rest is made anew; --frames {count} is its length"
         ]
     return []
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sora_cli.console import get_console
 from sora_cli.errors import UsageError
+from sora_cli.redaction import without_secrets
 from sora_cli.video.settings import HASH_KEY, find_settings, sidecar_path
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def report(clip: Clip, status: Literal["made", "resumed", "skipped"]) -> None:
     console = get_console()
     if status == "skipped":
         console.note(f"already there, made with the same settings: {clip.path}")
-    record = {"path": str(clip.path), "status": status, "prompt": clip.prompt, "seed": clip.seed}
+    record = {"path": str(clip.path), "status": status, "prompt": without_secrets(clip.prompt), "seed": clip.seed}
     if clip.refined is not None:
-        record["refined"] = clip.refined
+        record["refined"] = without_secrets(clip.refined)
     console.result(clip.path, record)

@@ -29,15 +29,19 @@ from sora_cli.plugin.specs import (
     VAESpec,
     Weights,
 )
+from sora_cli.redaction import stored
 from sora_cli.text.prompts import Prompt, check_text, parse_prompt, part_texts, read_prompts, split_segments
 from sora_cli.text.scores import Scores, append_scores
 from sora_cli.video.settings import HASH_KEY
 from sora_cli.video.shapes import ClipShape, accepted_from, is_accepted, resolve_shape, with_frames
-from sora_cli.weights.locate import LocatedWeights, locate_weights
+from sora_cli.weights.locate import LocatedWeights, locate_weights, needs_network
 from sora_cli.weights.lora import LocatedLora, locate_lora
+from sora_cli.weights.trained import trained_with
 
 from .given_checks import check_given, check_length, unused_settings
 from .output import name_outputs, settings_hash
+from .prompt_checks import check_classes, check_text_width
+from .records import picture_record
 from .refine import refine_prompts
 from .run_memory import latent_size, main_memory_note, plan_run_memory
 
@@ -162,35 +166,12 @@ def plan_generate(
     config, sources = resolved.config, sources or Sources()
     check_standard_input(config.conditioning, config.prompt.file)
     components = find_components(config, plugins)
-    constraints = components.model.constraints
-    if config.model.weights is not None:  # other weights may have learned other sizes
-        constraints = replace(constraints, sampled_area=None)
-    shape = resolve_shape(config.shape, constraints, config.shape.fps or DEFAULT_FPS)
     prompts, notes = _prompts(config)
+    check_classes(config, components, prompts)
     of_prompts = [prompt.settings.get("reference_path") or "" for prompt in prompts]
     check_standard_input(config.conditioning, config.prompt.file, of_prompts)
-    extension = extension_of(
-        config.conditioning,
-        components.vae,
-        shape.num_frames,
-        functools.partial(accepted_from, constraints=constraints),
-        sources,
-    )
-    loop = loop_of(
-        config.conditioning,
-        components.vae,
-        shape.num_frames,
-        functools.partial(is_accepted, constraints=constraints),
-    )
-    notes += check_length(config.shape, shape.num_frames, components.vae, extension, loop)
-    for longer in (extension, loop):
-        if longer is not None:
-            shape = with_frames(shape, longer.sampled, config.shape, constraints)
-    segments = segments_of(config, components.vae, loop.frames if loop else shape.num_frames)
-    if extension is not None:
-        extension = replace(extension, new=extension.new + segments.total - segments.frames)
-    known = extension.overlap if extension is not None else 0
-    notes += notes_on(segments, [prompt.text for prompt in prompts], shape.save_fps, known)
+    course = _course(config, components, sources, [prompt.text for prompt in prompts])
+    shape = course.shape
     guidance = 1.0 if config.sampling.guidance is None else config.sampling.guidance
     if config.prompt.negative and guidance <= 1:
         raise UsageError(
@@ -207,10 +188,7 @@ def plan_generate(
     variant = variant_of(config, components.model)
     latent_shape = latent_size(components.vae, shape)
     text_dtype = text_dtype_of(config, components.text_encoder)
-    model_config = {
-        **components.model.variants[variant],
-        **(weights.model.config() if weights.model is not None else {}),
-    }
+    model_config = network_config(components.model, variant, weights.model)
     memory = plan_run_memory(
         resolved, components, weights, shape, model_config, text_dtype, gpu_free_gib() if free_gib is None else free_gib
     )
@@ -232,27 +210,77 @@ def plan_generate(
         model_options=load_options(components.model, config.model.options),
         scheduler_options=load_options(components.scheduler, config.sampling.scheduler_options),
         clips=(),
-        segments=segments,
-        extension=extension,
+        segments=course.segments,
+        extension=course.extension,
         sources=sources,
-        loop=loop,
-        notes=(*resolved.notes, *shape.notes, *notes),
+        loop=course.loop,
+        notes=(*resolved.notes, *course.notes, *notes),
     )
     givens = [_given(plan, prompt, index, len(prompts)) for index, prompt in enumerate(prompts)]
     more = [
         note
         for given in dict.fromkeys(givens)
-        for note in check_given(given, components.vae, latent_shape[1], config, float(shape.fps))
+        for note in check_given(given, components.vae, latent_shape[1], config, float(shape.fps), sources)
     ]
     plan = replace(plan, notes=(*plan.notes, *more, *unused_settings(resolved, givens)))
     prompts = refine_prompts(plan, prompts, givens, may_ask=need_weights)
     return replace(plan, config=_settled(config, prompts), clips=tuple(_clips(plan, prompts, givens)))
 
 
+@dataclass(frozen=True)
+class _Course:
+    """How long clips are. shape: of a sampled part; the others: what makes it longer than asked for."""
+
+    shape: ClipShape
+    extension: Extension | None
+    loop: Loop | None
+    segments: Segments
+    notes: tuple[str, ...]
+
+
+def _course(config: GenerateConfig, components: Components, sources: Sources, texts: Sequence[str]) -> _Course:
+    """The lengths of a run. texts: its prompts. Raises SoraError for lengths, sizes and videos that do not fit."""
+    vae, constraints = components.vae, components.model.constraints
+    if config.model.weights is not None:  # other weights may have learned other sizes
+        constraints = replace(constraints, sampled_area=None)
+    shape = resolve_shape(config.shape, constraints, config.shape.fps or DEFAULT_FPS)
+    extension = extension_of(
+        config.conditioning,
+        vae,
+        shape.num_frames,
+        functools.partial(accepted_from, constraints=constraints),
+        sources,
+    )
+    loop = loop_of(
+        config.conditioning,
+        vae,
+        shape.num_frames,
+        functools.partial(is_accepted, constraints=constraints),
+    )
+    notes = check_length(config.shape, shape.num_frames, vae, extension, loop)
+    for longer in (extension, loop):
+        if longer is not None:
+            shape = with_frames(shape, longer.sampled, config.shape, constraints)
+    segments = segments_of(config, vae, loop.frames if loop else shape.num_frames)
+    if extension is not None:
+        extension = replace(extension, new=extension.new + segments.total - segments.frames)
+    known = extension.overlap if extension is not None else 0
+    notes += notes_on(segments, texts, shape.save_fps, known)
+    return _Course(shape, extension, loop, segments, (*shape.notes, *notes))
+
+
 def find_components(config: GenerateConfig | TrainConfig, plugins: Plugins) -> Components:
-    """The specs that the configuration names, falling back on the model's own."""
+    """The specs that the configuration names, falling back on the model's own.
+
+    Raises UsageError for a model that cannot be split as asked.
+    """
     scheduler = config.sampling.scheduler if isinstance(config, GenerateConfig) else config.objective.scheduler
     model = _spec(plugins, "model", config.model.name, ModelSpec)
+    if model.shard is None and (config.hardware.sequence_parallel or 1) > 1:
+        raise UsageError(
+            f"{model.name} cannot be split over processes that share a clip",
+            hint="use --sequence-parallel 1: every process then makes or trains clips of its own",
+        )
     return Components(
         model=model,
         vae=_spec(plugins, "vae", config.model.vae or model.vae, VAESpec),
@@ -297,25 +325,50 @@ def locate_components(
     *,
     download: bool = True,
     parts: Sequence[str] = PARTS,
+    advice: str = "give a file or folder with --weights",
+    starts: Mapping[str, Spec] | None = None,
 ) -> ComponentWeights:
     """The weights of the model, the autoencoder and the text encoder, or what the user gives instead of them.
 
-    download: fetch what is on the hub and not here. parts: those that are looked for. Raises MissingError for what
-    cannot be had.
+    download: fetch what is on the hub and not here. parts: those that are looked for. advice: for a model that comes
+    without weights. starts: in training, models whose names may stand for their weights. What needs no network is
+    looked at first, so that nothing is fetched for a run that cannot be. Raises MissingError for what cannot be had,
+    UsageError for a text encoder that does not fit the model.
     """
     model, settings = components.model, config.model
     variant = variant_of(config, model)
+    if "model" in parts and settings.weights is None and variant not in model.weights:
+        raise MissingError(f"{model.name} ({variant}) comes without weights", hint=advice)
+    start = (starts or {}).get(settings.weights or "")
+    of_model = (model.weights.get(variant), f"{model.name} ({variant})", settings.weights, settings.raw)
+    if isinstance(start, ModelSpec):
+        first = next(iter(start.variants))
+        of_model = (start.weights.get(first), f"{start.name} ({first})", None, False)
     wanted: dict[str, tuple[Weights | None, str, str | None, bool]] = {
-        "model": (model.weights.get(variant), f"{model.name} ({variant})", settings.weights, settings.raw),
+        "model": of_model,
         "vae": (components.vae.weights, components.vae.name, settings.vae_weights, False),
         "text_encoder": (components.text_encoder.weights, components.text_encoder.name, settings.text_weights, False),
     }
-    found = {
-        part: locate_weights(weights, what=what, override=override, download=download, raw=raw)
-        for part, (weights, what, override, raw) in wanted.items()
-        if part in parts
-    }
+    usual: dict[str, Mapping[str, Any]] = {"model": model.variants[variant]}
+    if "text_encoder" in parts:
+        usual["text_encoder"] = {}
+    configs = {part: config for part, config in usual.items() if wanted[part][2] is None}
+    check_text_width(components, configs)
+    found: dict[str, LocatedWeights | None] = {}
+    for part in sorted(parts, key=lambda part: needs_network(*wanted[part][::2])):
+        weights, what, override, raw = wanted[part]
+        located = locate_weights(weights, what=what, override=override, download=download, raw=raw)
+        if part in usual and located is not None:
+            is_other = part == "model" and starts is not None and of_another_model(model, settings.weights)
+            configs[part] = {**usual[part], **({} if is_other else located.config())}
+            check_text_width(components, configs)
+        found[part] = located
     return ComponentWeights(**{part: found.get(part) for part in PARTS})
+
+
+def of_another_model(model: ModelSpec, place: str | None) -> bool:
+    """Whether weights say that they were trained as another model, of which training may start."""
+    return place is not None and trained_with(place).get("model.name", model.name) != model.name
 
 
 def text_dtype_of(config: GenerateConfig | TrainConfig, encoder: TextEncoderSpec) -> str:
@@ -333,6 +386,15 @@ def text_dtype_of(config: GenerateConfig | TrainConfig, encoder: TextEncoderSpec
 def variant_of(config: GenerateConfig | TrainConfig, model: ModelSpec) -> str:
     """The size of the model: what was asked for, else its first."""
     return config.model.variant or next(iter(model.variants))
+
+
+def network_config(model: ModelSpec, variant: str, weights: LocatedWeights | None) -> dict[str, Any]:
+    """The architecture: that of the variant, and over it what a `config.json` beside the weights says."""
+    values = weights.config() if weights is not None else {}
+    if "_class_name" in values:  # diffusers wrote it, in words of its own
+        reader = model.diffusers_config
+        values = load_attribute(reader, what=model.name)(values) if reader is not None else {}
+    return {**model.variants[variant], **values}
 
 
 def load_options(spec: ModelSpec | SchedulerSpec | DiscriminatorSpec, given: Mapping[str, Any]) -> Any:
@@ -409,43 +471,14 @@ def _given(plan: GeneratePlan, prompt: Prompt, index: int, count: int) -> Given:
         sources=plan.sources,
     )
     given = replace(given, extension=plan.extension)
-    if plan.segments.count > 1 and "i2v" not in plan.components.model.tasks:
-        raise UsageError(f"{plan.components.model.name} makes clips from text alone, so none can go on from another")
-    if given and "i2v" not in plan.components.model.tasks:
-        raise UsageError(f"{plan.components.model.name} makes clips from text alone, not from pictures or videos")
+    model = plan.components.model
+    if "i2v" not in (*model.tasks, *(model.own_tasks if plan.config.model.weights is not None else ())):
+        hint = "weights that were trained on given frames can: --weights RUN" if model.own_tasks else None
+        if plan.segments.count > 1:
+            raise UsageError(f"{model.name} makes clips from text alone, so none can go on from another", hint=hint)
+        if given:
+            raise UsageError(f"{model.name} makes clips from text alone, not from pictures or videos", hint=hint)
     return given
-
-
-def picture_record(plan: GeneratePlan) -> dict[str, Any]:
-    """What all clips of a run share and what their pictures depend on; part of the settings hash."""
-    specs, weights = plan.components, plan.weights
-    return {
-        "shape": shape_record(plan.shape),
-        "model": {
-            "name": specs.model.name,
-            "variant": plan.variant,
-            "dtype": plan.config.model.dtype,
-            "options": options_record(plan.model_options),
-            "weights": _fingerprint(weights.model),
-            # Only where there are some, so that clips made before adapters were known are recognised.
-            **({"lora": [[lora.fingerprint, lora.scale] for lora in plan.loras]} if plan.loras else {}),
-        },
-        "vae": {"name": specs.vae.name, "weights": _fingerprint(weights.vae)},
-        "text_encoder": {
-            "name": specs.text_encoder.name,
-            "weights": _fingerprint(weights.text_encoder),
-            # The usual format is not written, so that clips made before there was a choice are recognised.
-            "dtype": plan.text_dtype if plan.text_dtype != specs.text_encoder.dtypes[0] else None,
-        },
-        "scheduler": {
-            "name": specs.scheduler.name,
-            "options": options_record(plan.scheduler_options),
-            "steps": plan.steps,
-            "guidance": plan.guidance,
-        },
-        "negative_prompt": plan.config.prompt.negative or None,
-        "loop": plan.loop.frames if plan.loop else None,
-    }
 
 
 def _clip(plan: GeneratePlan, prompt: Prompt, given: Given, seed: int, path: Path, common: Mapping[str, Any]) -> Clip:
@@ -479,27 +512,6 @@ def _clip(plan: GeneratePlan, prompt: Prompt, given: Given, seed: int, path: Pat
         # The configuration that makes this one clip again, as `--from` reads it in any folder.
         "config": settings_of(config.model_copy(update=own), prompt=prompt.text, seed=seed),
     }
-    return Clip(prompt.text, texts, seed, path, settings, given, prompt.refined.text if prompt.refined else None)
-
-
-def shape_record(shape: ClipShape) -> dict[str, Any]:
-    """The numbers of a shape, for settings and for people."""
-    return {
-        "height": shape.height,
-        "width": shape.width,
-        "num_frames": shape.num_frames,
-        "fps": float(shape.fps),
-        "save_fps": float(shape.save_fps),
-        "asked_height": shape.asked_height,
-        "asked_width": shape.asked_width,
-        **({} if shape.enlarged is None else {"enlarged": list(shape.enlarged)}),
-    }
-
-
-def options_record(options: Any) -> dict[str, Any]:
-    """The options that differ from their defaults, so that a new option with a default leaves old hashes valid."""
-    return {} if options is None else dict(options.model_dump(mode="json", exclude_defaults=True))
-
-
-def _fingerprint(weights: LocatedWeights | None) -> str | None:
-    return None if weights is None else weights.fingerprint
+    return Clip(
+        prompt.text, texts, seed, path, stored(settings), given, prompt.refined.text if prompt.refined else None
+    )

@@ -76,7 +76,7 @@ def _refinements(
     ideas = itertools.count(plan.config.sampling.seed)
     results = []
     for prompt, given in zip(prompts, givens, strict=True):
-        picture = _first_picture(given, seen)
+        picture = _first_picture(given, seen, float(plan.shape.fps))
         text = _refine(plan, refiner, prompt, picture, ideas) if section.refine else None
         has_words = bool(split_segments(text or prompt.text)[0].text.strip())
         if may_ask and section.file is None and not has_words:
@@ -115,8 +115,11 @@ def _motion(plan: GeneratePlan, refiner: Refiner, prompt: Prompt, text: str, pic
     return refiner.motion(words, picture=picture)
 
 
-def _first_picture(given: Given, seen: dict[Path, bytes]) -> bytes | None:
-    """The earliest picture that a clip is given, or the frame from which a video goes on, as a small JPEG file."""
+def _first_picture(given: Given, seen: dict[Path, bytes], fps: float) -> bytes | None:
+    """The earliest picture that a clip is given, or the frame from which a video goes on, as a small JPEG file.
+
+    fps: of the clip.
+    """
     if not given:
         return None
     is_last = given.extension is not None and not given.extension.is_backward
@@ -128,7 +131,7 @@ def _first_picture(given: Given, seen: dict[Path, bytes]) -> bytes | None:
     elif is_last:
         path = given.videos[0].file
     if path not in seen:
-        seen[path] = _small_jpeg(_open(path, is_last=is_last))
+        seen[path] = _small_jpeg(_open(path, fps, is_last=is_last))
     return seen[path]
 
 
@@ -139,13 +142,13 @@ def _small_jpeg(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def _open(path: Path, *, is_last: bool) -> Image.Image:
+def _open(path: Path, fps: float, *, is_last: bool) -> Image.Image:
     """A picture, or the first or last frame of a video, as upright RGB. Raises SoraError."""
     from PIL import Image
 
     from sora_cli.video.clips import open_clip
     from sora_cli.video.latents import to_frames
 
-    with open_clip(path) as clip:
+    with open_clip(path, clip_fps=fps) as clip:  # the frames that the clip has
         frame = next(clip.only(clip.num_frames - 1 if is_last else 0, 1).pieces(1))
         return Image.fromarray(to_frames(frame[0])[0])

@@ -17,7 +17,7 @@ from sora_cli.config.resolve_train import ResolvedTrain
 from sora_cli.config.settings import resolved_table
 from sora_cli.config.train_schema import TrainConfig
 from sora_cli.console import get_console
-from sora_cli.errors import SoraError
+from sora_cli.errors import SoraError, UsageError
 from sora_cli.launch.hosts import without_option
 from sora_cli.launch.torchrun import follow_run, launch_line, machines
 from sora_cli.plugin.manager import get_plugins, load_attribute
@@ -29,6 +29,7 @@ from .train_plan import RUN_KINDS, TABLE_CACHE, RunPlan, plan_of_process, proces
 if TYPE_CHECKING:
     from types import FrameType
 
+    from sora_cli.config.vae_schema import VaeTrainConfig
     from sora_cli.launch.mesh import Team
     from sora_cli.plugin.manager import Plugins
     from sora_cli.training.loop import Stop
@@ -42,6 +43,7 @@ def run(resolved: ResolvedTrain, *, dry_run: bool = False) -> None:
     After Ctrl-C raises KeyboardInterrupt; in both cases the state is saved, and the same command goes on from it.
     """
     console, plugins = get_console(), get_plugins()
+    check_optimizer(resolved.config)
     if dry_run:
         with tempfile.TemporaryDirectory(prefix="sora-") as place:
             show_dry_run(_plan(resolved, plugins, cache=Path(place) / "table", need_weights=False), resolved)
@@ -64,6 +66,24 @@ def run(resolved: ResolvedTrain, *, dry_run: bool = False) -> None:
     if node != 0:
         return
     console.result(plan.folder, {"run": str(plan.folder), "stopped": reason is not None, **progress_of(plan.folder)})
+
+
+def check_optimizer(config: TrainConfig | VaeTrainConfig) -> None:
+    """Raise UsageError for settings of the optimizer that the rest of the settings does not allow."""
+    optimizer, hardware = config.optimizer, config.hardware
+    if optimizer.schedule != "constant" and config.run.steps is None:
+        raise UsageError(
+            f"the learning rate falls towards the end ({optimizer.schedule}), and run.steps does not say where that is",
+            hint="give --steps, or optimizer.schedule constant",
+        )
+    is_cut = hardware.sharding != "none" and hardware.gpus * machines(hardware).nnodes > 1
+    if optimizer.name == "muon" and is_cut:
+        raise UsageError(
+            f"muon needs whole matrices, which --sharding {hardware.sharding} cuts over the processes",
+            hint="use --sharding none, or optimizer.name adamw",
+        )
+    if optimizer.matrix_learning_rate is not None and optimizer.name != "muon":
+        raise UsageError("optimizer.matrix_learning_rate is Muon's", hint="set optimizer.name to muon")
 
 
 def _plan(resolved: ResolvedTrain, plugins: Plugins, **options: Any) -> RunPlan:

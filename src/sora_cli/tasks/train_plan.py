@@ -20,12 +20,24 @@ from sora_cli.launch.torchrun import machines
 from sora_cli.plugin.manager import load_attribute
 from sora_cli.plugin.specs import ParallelismSpec
 from sora_cli.training.buckets import BucketTable
-from sora_cli.training.features import FeatureIndex, FeatureSource, is_features, read_index
+from sora_cli.training.captions import CaptionOptions
+from sora_cli.training.features import CAPTIONS, FeatureIndex, FeatureSource, is_features, read_index
 from sora_cli.training.source import ClipSource
 from sora_cli.training.table import ClipTable, mapped_table, open_table
 from sora_cli.video.shapes import check_frames, parse_size
 
-from .plan import PARTS, Components, ComponentWeights, find_components, load_options, locate_components, variant_of
+from .plan import (
+    PARTS,
+    Components,
+    ComponentWeights,
+    find_components,
+    load_options,
+    locate_components,
+    network_config,
+    of_another_model,
+    variant_of,
+)
+from .records import options_record
 
 if TYPE_CHECKING:
     from sora_cli.config.vae_schema import VaeTrainConfig
@@ -146,18 +158,16 @@ def plan_train(
     assert folder is not None  # filled by the resolver
     notes = list(resolved.notes)
     features = feature_index(config)
-    weights = _weights(config, components, notes, need_weights=need_weights, has_features=features is not None)
+    weights = _weights(config, components, plugins, notes, need_weights=need_weights, features=features)
     variant = variant_of(config, components.model)
-    model_config = {
-        **components.model.variants[variant],
-        **(weights.model.config() if weights.model is not None else {}),
-    }
+    model_config = _network_config(config, components, variant, weights)
     notes += sharding_notes(config.hardware)
     masks = None if config.objective.mask_ratios is None else _masks(config.objective.mask_ratios)
     source: ClipSource | FeatureSource
     if features is not None:
         _check_features(features, config, weights)
-        source = FeatureSource(features, config.run.seed, config.data.workers, config.data.prefetch)
+        captions = CaptionOptions(config.run.seed, config.data.score_captions, config.data.score_drop)
+        source = FeatureSource(features, captions, config.data.workers, config.data.prefetch)
     else:
         source = clip_source(
             config.data,
@@ -190,6 +200,24 @@ def plan_train(
     )
 
 
+def trained_with(plan: TrainPlan) -> dict[str, Any]:
+    """What sampling has to know of a run, by the names of settings of `sora generate`; kept in its config.json."""
+    parts, remembered = plan.components, plan.components.scheduler.remembered
+    scheduler = {name: value for name, value in options_record(plan.scheduler_options).items() if name in remembered}
+    given = {
+        "model.options": options_record(plan.model_options),
+        "sampling.scheduler_options": scheduler,
+    }
+    return {
+        "model.name": parts.model.name,
+        "model.variant": plan.variant,
+        "model.vae": parts.vae.name,
+        "model.text_encoder": parts.text_encoder.name,
+        "sampling.scheduler": parts.scheduler.name,
+        **{f"{section}.{name}": value for section, options in given.items() for name, value in options.items()},
+    }
+
+
 def feature_index(config: TrainConfig) -> FeatureIndex | None:
     """The extracted features that --data names, None for tables. Raises UsageError for several places with features."""
     found = [place for place in config.data.tables if is_features(place)]
@@ -212,6 +240,8 @@ def feature_settings(config: TrainConfig, weights: ComponentWeights) -> dict[str
         "text_encoder": [config.model.text_encoder, weights.text_encoder.fingerprint if weights.text_encoder else None],
         "seed": config.run.seed,
         **{name: data[name] for name in kept},
+        # Folders of earlier versions have encoded captions and do not say so.
+        **({CAPTIONS: "text"} if config.data.extract_captions == "text" else {}),
     }
 
 
@@ -337,23 +367,48 @@ def _masks(ratios: Any) -> MaskRatios:
 
 
 def _weights(
-    config: TrainConfig, components: Components, notes: list[str], *, need_weights: bool, has_features: bool
+    config: TrainConfig,
+    components: Components,
+    plugins: Plugins,
+    notes: list[str],
+    *,
+    need_weights: bool,
+    features: FeatureIndex | None,
 ) -> ComponentWeights:
+    """Where training starts, which may be the weights of another model, and the other parts."""
     is_random = config.model.initialize == "random"
-    parts = [part for part in PARTS if (not is_random if part == "model" else not has_features)]
+    is_used = {
+        "model": not is_random,
+        "vae": features is None,
+        "text_encoder": features is None or features.has_texts,
+    }
+    parts = [part for part in PARTS if is_used[part]]
     try:
-        weights = locate_components(config, components, download=need_weights, parts=parts)
+        advice = "give where to start with --weights, or start from nothing with --init random"
+        weights = locate_components(
+            config, components, download=need_weights, parts=parts, advice=advice, starts=plugins.specs("model")
+        )
     except MissingError as error:
         if need_weights:
             raise
         notes.append(error.message)
         return ComponentWeights(None, None, None)
-    if weights.model is None and need_weights and not is_random:
-        raise MissingError(
-            f"{components.model.name} ({variant_of(config, components.model)}) comes without weights",
-            hint="give where to start with --weights, or start from nothing with --init random",
-        )
     return weights
+
+
+def _network_config(
+    config: TrainConfig, components: Components, variant: str, weights: ComponentWeights
+) -> dict[str, Any]:
+    """The architecture that is trained. Weights of another model give theirs to no one.
+
+    With another text encoder than the model's own, captions have its length, and "no text" is made as long.
+    """
+    model, encoder = components.model, components.text_encoder
+    is_other = of_another_model(model, config.model.weights)
+    found = network_config(model, variant, None if is_other else weights.model)
+    if encoder.name != model.text_encoder and "model_max_length" in found:
+        found["model_max_length"] = encoder.max_tokens
+    return found
 
 
 def _identity(

@@ -121,7 +121,8 @@ def _decode_stream(codec: Codec, latents: LatentFile, size: tuple[int, int]) -> 
     if spec.piece_frames is None or spec.leading_frames:
         yield from codec.decode(latents.read(0, latents.shape[1]), count, size)
         return
-    frames = max(1, FRAMES_AT_ONCE // spec.piece_frames) * spec.piece_frames
+    together = max(spec.piece_frames, spec.decoded_together)
+    frames = max(1, FRAMES_AT_ONCE // together) * together
     place, left = 0, count
     while left > 0:
         some = min(frames, left)

@@ -113,7 +113,7 @@ def _open_pyav(path: Path) -> Iterator[Video]:
         try:
             video = _PyAvVideo(stack.enter_context(av.open(f"file:{path}", metadata_errors="ignore")))
         except (av.error.FFmpegError, OSError) as error:
-            raise BadClipError(BROKEN, str(error)) from error
+            raise BadClipError(BROKEN, error.strerror or str(error)) from error
         yield video
 
 
@@ -182,7 +182,7 @@ def _decoding(frames: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
     try:
         yield from frames
     except (av.error.FFmpegError, OSError) as error:
-        raise BadClipError(BROKEN, str(error)) from error
+        raise BadClipError(BROKEN, error.strerror or str(error)) from error
 
 
 def _upright(frame: Any) -> Tensor:

@@ -21,10 +21,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sora_cli.errors import SoraError
-from sora_cli.text.scores import Scores, append_scores
 from sora_cli.video.media import is_image
 
-from .buckets import hashed_uniforms
+from .captions import CaptionOptions, draw_caption, draw_uniform
 from .clip_reader import IMAGE_FPS, BadClipError, read_clip, read_image
 from .plan import MicroBatch
 from .table import ClipRow, ClipTable, clip_path
@@ -63,6 +62,11 @@ class ClipOptions:
     repeat_images: bool = False
     dtype: torch.dtype = torch.float32
 
+    @property
+    def captions(self) -> CaptionOptions:
+        """Those of captions."""
+        return CaptionOptions(self.seed, self.score_captions, self.score_drop)
+
 
 class Job(NamedTuple):
     """What a worker needs for one batch. rows, clips: wanted; spare_rows, spares: to take instead of bad ones."""
@@ -88,7 +92,7 @@ class BadFile(NamedTuple):
 class Batch(NamedTuple):
     """Clips of one size. pixels: (B, 3, T, H, W) in [-1, 1]; fps: (B,), the rate that the model is told.
 
-    rows: what was read in the end; bad: what was not.
+    rows, clips: what was read in the end; bad: what was not.
     """
 
     number: int
@@ -97,6 +101,7 @@ class Batch(NamedTuple):
     fps: Tensor
     rows: list[int]
     bad: list[BadFile]
+    clips: Sequence[ClipRow] = ()
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -176,14 +181,15 @@ class ClipDataset(Dataset[Batch]):
         self.epoch = job.epoch
         bad: list[BadFile] = []
         spare = iter(zip(job.spare_rows, job.spares, strict=True))
-        rows, pixels, texts, rates = [], [], [], []
+        rows, clips, pixels, texts, rates = [], [], [], [], []
         for wanted in zip(job.rows, job.clips, strict=True):
             row, clip, (frames, fps) = self._first_readable(wanted, spare, job.size, bad)
             rows.append(row)
+            clips.append(clip)
             pixels.append(frames)
             rates.append(fps)
-            texts.append(self._caption(row, clip))
-        return Batch(job.number, torch.stack(pixels), texts, torch.tensor(rates), rows, bad)
+            texts.append(draw_caption(row, clip, job.epoch, self.options.captions))
+        return Batch(job.number, torch.stack(pixels), texts, torch.tensor(rates), rows, bad, clips)
 
     def _first_readable(
         self,
@@ -234,7 +240,7 @@ class ClipDataset(Dataset[Batch]):
     def _frame_numbers(self, row: int, num_frames: int, total: int) -> Sequence[int]:
         interval = self.options.frame_interval
         choices = last_start(total, num_frames, interval) + 1
-        begin = int(self._uniform(row, "first frame") * choices)
+        begin = int(draw_uniform(self.options.seed, self.epoch, row, "first frame") * choices)
         return frame_indices(total, num_frames, interval, begin, exact_stride=self.options.exact_stride)
 
     def _told_rate(self, fps: float, interval: float) -> float:
@@ -244,20 +250,6 @@ class ClipDataset(Dataset[Batch]):
             case "nearest":
                 return float(round(fps / interval))
         return float(fps // self.options.frame_interval)
-
-    def _caption(self, row: int, clip: ClipRow) -> str:
-        """The caption with its scores in the words of the sampler, each left out with the chance that was asked for."""
-        if not self.options.score_captions:
-            return clip.text
-        kept: dict[str, Any] = {
-            name: value.replace("_", " ") if isinstance(value, str) else value
-            for name, value in clip.scores._asdict().items()
-            if value is not None and self._uniform(row, f"score {name}") >= self.options.score_drop
-        }
-        return append_scores(clip.text, Scores(**kept))
-
-    def _uniform(self, row: int, what: str) -> float:
-        return float(hashed_uniforms(np.array([row]), (self.options.seed, self.epoch, what))[0])
 
 
 class Jobs:

@@ -1,6 +1,6 @@
 """How a network is updated: on one device. Parallelism plugins build on this for several.
 
-The network computes in the training format; float32 masters are updated by AdamW and written back. An update whose
+The network computes in the training format; float32 masters are updated and written back. An update whose
 gradient is not finite is left out: it changes no weight, no moment and no average.
 """
 
@@ -28,7 +28,8 @@ MODEL, AVERAGE, OPTIMIZER = "model", "ema", "optimizer"
 class EngineOptions:
     """How a network is trained. dtype: of its parameters while it computes; sharding: none, zero2 or zero3.
 
-    keeps_all: checkpoints hold all weights, not only those that are trained.
+    keeps_all: checkpoints hold all weights, not only those that are trained. matrices, matrix_rate: see
+    `MasterOptimizer`.
     """
 
     dtype: torch.dtype = torch.float32
@@ -38,6 +39,8 @@ class EngineOptions:
     ema_decay: float = 0.9999
     sharding: str = "none"
     keeps_all: bool = True
+    matrices: frozenset[str] = frozenset()
+    matrix_rate: float = 1.0
 
 
 class Update(NamedTuple):
@@ -105,6 +108,8 @@ class Engine:
             eps=options.eps,
             weight_decay=options.weight_decay,
             sources=sources,
+            matrices=options.matrices,
+            matrix_rate=options.matrix_rate,
         )
 
     @contextlib.contextmanager

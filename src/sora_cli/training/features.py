@@ -1,15 +1,16 @@
-"""Extracted features: latents and encoded captions on disk, so that training needs no encoders.
+"""Extracted features: latents and captions on disk, so that training needs no autoencoder.
 
 A folder holds `features-N.safetensors` files of whole micro-batches and `index.json`, which says what they were made
-with and has the checksum of every file. Captions are kept as the text encoder gives them, without dropout; what is
-dropped is drawn anew in training.
+with and has the checksum of every file. One caption of each clip is kept as the text encoder gives it, without dropout,
+so that training needs no text encoder either; or all captions and scores are kept as text, and every use of a clip
+draws and encodes one of them anew. What is dropped is drawn in training in both cases.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,19 +19,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sora_cli.errors import SoraError
+from sora_cli.text.scores import Scores
 
 from .buckets import hashed_uniforms
+from .captions import CaptionOptions, draw_caption, with_camera
 from .run_folder import describe
+from .table import ClipRow
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from sora_cli.plugin.protocols import TextEncoder
 
     from .dataset import Failure, KeptWorkers
     from .objective import Encoded
 
 INDEX, SETTINGS = "index.json", "settings.json"
 BATCHES = "batches"
+#: In the settings of features: "text" where captions are kept as text.
+CAPTIONS = "extract_captions"
 
 
 def features_path(folder: Path, number: int) -> Path:
@@ -50,6 +58,11 @@ class FeatureIndex:
     def __len__(self) -> int:
         """Clips."""
         return sum(batch["count"] for batch in self.batches)
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether captions are kept as text, which training encodes."""
+        return self.settings.get(CAPTIONS) == "text"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -77,24 +90,50 @@ def read_index(folder: Path) -> FeatureIndex:
     return index
 
 
-def write_bin(path: Path, batches: Iterable[tuple[Encoded, tuple[int, int, int], list[int]]]) -> None:
-    """Write micro-batches, each with its size (frames, height, width) in pixels and its rows, as one file."""
+class StoredBatch(NamedTuple):
+    """A micro-batch to store. tensors: latents, sizes and, where captions are encoded, y and mask.
+
+    about: JSON-safe; `texts` or `captions`, beside the size and the rows.
+    """
+
+    tensors: Mapping[str, Tensor]
+    about: Mapping[str, Any]
+
+
+def encoded_batch(encoded: Encoded, size: tuple[int, int, int], rows: Sequence[int]) -> StoredBatch:
+    """With encoded captions. size: (frames, height, width) in pixels."""
+    longest = int(encoded.mask.sum(dim=1).max())
+    text = {"y": encoded.y[:, :, :longest], "mask": encoded.mask}
+    return StoredBatch({"latents": encoded.latents, **text, **encoded.sizes}, _about(size, rows, texts=encoded.texts))
+
+
+def captioned_batch(
+    latents: Tensor,
+    sizes: Mapping[str, Tensor],
+    size: tuple[int, int, int],
+    rows: Sequence[int],
+    clips: Sequence[ClipRow],
+) -> StoredBatch:
+    """With captions and scores as text."""
+    captions = [{"texts": list(clip.texts), "scores": clip.scores._asdict()} for clip in clips]
+    return StoredBatch({"latents": latents, **sizes}, _about(size, rows, captions=captions))
+
+
+def _about(size: tuple[int, int, int], rows: Sequence[int], **text: Sequence[Any]) -> dict[str, Any]:
+    return {"size": list(size), "count": len(rows), "rows": list(rows), **{name: list(of) for name, of in text.items()}}
+
+
+def write_bin(path: Path, batches: Sequence[StoredBatch]) -> None:
+    """Write micro-batches as one file."""
     from sora_cli.weights.save import save_tensors
 
-    tensors: dict[str, Tensor] = {}
-    about = []
-    for place, (encoded, size, rows) in enumerate(batches):
-        longest = int(encoded.mask.sum(dim=1).max())
-        parts = {
-            "latents": encoded.latents,
-            "y": encoded.y[:, :, :longest],
-            "mask": encoded.mask,
-            **encoded.sizes,
-        }
-        tensors.update({f"{place}.{name}": value.cpu().contiguous() for name, value in parts.items()})
-        about.append({"size": list(size), "count": len(rows), "rows": rows, "texts": list(encoded.texts)})
+    tensors = {
+        f"{place}.{name}": value.cpu().contiguous()
+        for place, batch in enumerate(batches)
+        for name, value in batch.tensors.items()
+    }
     temporary = path.with_name(f"{path.name}.tmp")
-    save_tensors(temporary, tensors, {BATCHES: json.dumps(about)})
+    save_tensors(temporary, tensors, {BATCHES: json.dumps([batch.about for batch in batches])})
     temporary.replace(path)
 
 
@@ -136,17 +175,21 @@ class FeaturePlan:
 
 
 class FeatureBatch(NamedTuple):
-    """A stored micro-batch; the fields are those of `objective.Encoded` and `dataset.Batch`."""
+    """A stored micro-batch; the fields are those of `objective.Encoded` and `dataset.Batch`.
+
+    y, mask: None where `captions` are to be encoded.
+    """
 
     number: int
     latents: Tensor
-    y: Tensor
-    mask: Tensor
+    y: Tensor | None
+    mask: Tensor | None
     sizes: dict[str, Tensor]
     rows: list[int]
     size: tuple[int, int, int]
     bad: list[Any]
     texts: Sequence[str]
+    captions: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -154,13 +197,13 @@ class FeatureSource:
     """Batches of extracted features; used like `source.ClipSource`."""
 
     index: FeatureIndex
-    seed: int
+    captions: CaptionOptions
     workers: int
     prefetch: int | None
 
     def plan(self, epoch: int, *, num_ranks: int, start: int = 0) -> FeaturePlan:
         """The micro-batches of an epoch."""
-        return FeaturePlan(self.index, seed=self.seed, epoch=epoch)
+        return FeaturePlan(self.index, seed=self.captions.seed, epoch=epoch)
 
     def load(
         self,
@@ -176,8 +219,8 @@ class FeatureSource:
         from .dataset import load_items
 
         return load_items(
-            _Stored(self.index),
-            [(number, int(plan.order[number])) for number in numbers],
+            _Stored(self.index, self.captions),
+            [(number, int(plan.order[number]), epoch) for number in numbers],
             num_workers=self.workers if kept is not None else min(self.workers, len(numbers)),
             prefetch=self.prefetch,
             pin_memory=pin_memory,
@@ -186,18 +229,17 @@ class FeatureSource:
 
 
 class _Stored:
-    """Reads micro-batches, each given as its number in the epoch and its place in the index."""
+    """Reads micro-batches, each given as its number in the epoch, its place in the index, and the epoch."""
 
-    def __init__(self, index: FeatureIndex) -> None:
-        self.index = index
+    def __init__(self, index: FeatureIndex, captions: CaptionOptions) -> None:
+        self.index, self.captions = index, captions
 
-    def __getitem__(self, job: tuple[int, int]) -> FeatureBatch | Failure:
+    def __getitem__(self, job: tuple[int, int, int]) -> FeatureBatch | Failure:
         from safetensors import SafetensorError, safe_open
-        from torch.nn import functional as F
 
         from .dataset import Failure
 
-        number, stored = job
+        number, stored, epoch = job
         about = self.index.batches[stored]
         path, place = self.index.folder / about["file"], about["place"]
         try:
@@ -207,26 +249,39 @@ class _Stored:
                 parts = {name.removeprefix(start): opened.get_tensor(name) for name in names}
         except (SafetensorError, OSError) as error:
             return Failure(f"cannot read the features {path}: {error}", None)
-        latents, y, mask = (parts.pop(name) for name in ("latents", "y", "mask"))
-        y = F.pad(y, (0, 0, 0, mask.shape[1] - y.shape[2]))
+        latents, y, mask = parts.pop("latents"), parts.pop("y", None), parts.pop("mask", None)
         frames, height, width = about["size"]
+        texts, captions = about.get("texts", ()), []
+        if y is None:
+            clips = [ClipRow("", tuple(one["texts"]), Scores(**one["scores"])) for one in about["captions"]]
+            rows = zip(about["rows"], clips, strict=True)
+            captions = [draw_caption(row, clip, epoch, self.captions) for row, clip in rows]
+            texts = [with_camera(*pair) for pair in zip(captions, clips, strict=True)]
         return FeatureBatch(
-            number, latents, y, mask, parts, about["rows"], (frames, height, width), [], about.get("texts", ())
+            number, latents, y, mask, parts, about["rows"], (frames, height, width), [], texts, captions
         )
 
 
 @dataclass(frozen=True)
-class NoEncoders:
-    """Stands where encoders would be: features only go to the device."""
+class FeatureEncoders:
+    """Stands where encoders would be: features only go to the device. text: encodes captions that are kept as text."""
 
     device: torch.device
+    text: TextEncoder | None = None
 
     def encode(self, batch: FeatureBatch, seed: int, *, update: int = 0) -> Encoded:
         """The batch on the device."""
-        from .objective import Encoded
+        from torch.nn import functional as F
+
+        from .objective import Encoded, encode_texts
 
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(self.device, non_blocking=True)
 
         sizes = {name: move(value) for name, value in batch.sizes.items()}
-        return Encoded(batch.number, move(batch.latents).float(), move(batch.y), move(batch.mask), sizes, batch.texts)
+        if batch.y is None or batch.mask is None:
+            assert self.text is not None  # loaded for features with captions as text
+            y, mask = encode_texts(self.text, batch.captions, self.device)
+        else:
+            y, mask = move(F.pad(batch.y, (0, 0, 0, batch.mask.shape[1] - batch.y.shape[2]))), move(batch.mask)
+        return Encoded(batch.number, move(batch.latents).float(), y, mask, sizes, batch.texts)

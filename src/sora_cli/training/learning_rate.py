@@ -1,10 +1,39 @@
-"""The learning rate: constant after a linear warm-up."""
+"""The learning rate: constant after a linear warm-up, and falling towards the end where that is asked for."""
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
 
-def learning_rate(base: float, update: int, warmup_steps: int | None) -> float:
-    """The rate of update number `update`, counted from 0: base (k + 1) / (W + 1) in the first W updates, then base."""
+
+class Decay(NamedTuple):
+    """How the rate falls. kind: "linear" or "cosine"; steps: updates of the run; start: share of them before it falls.
+
+    final: share of the rate that is left at the end.
+    """
+
+    kind: str
+    steps: int
+    start: float
+    final: float
+
+    def factor(self, update: int) -> float:
+        """What the rate is multiplied with in update number `update`, counted from 0."""
+        first = self.start * self.steps
+        if update <= first:
+            return 1.0
+        way = min(1.0, (update - first) / (self.steps - first))
+        if self.kind == "cosine":
+            way = (1 - math.cos(math.pi * way)) / 2
+        return 1 - (1 - self.final) * way
+
+
+def learning_rate(base: float, update: int, warmup_steps: int | None, decay: Decay | None = None) -> float:
+    """The rate of update number `update`, counted from 0: base (k + 1) / (W + 1) in the first W updates, then base.
+
+    decay: multiplies it; None for a constant rate.
+    """
+    rate = base if decay is None else base * decay.factor(update)
     if not warmup_steps or update >= warmup_steps:
-        return base
-    return base * (update + 1) / (warmup_steps + 1)
+        return rate
+    return rate * (update + 1) / (warmup_steps + 1)

@@ -23,7 +23,7 @@ from .checkpoint import Checkpointer
 from .dataset import Batch, KeptWorkers
 from .engine import Engine, Update
 from .features import FeatureSource
-from .learning_rate import learning_rate
+from .learning_rate import Decay, learning_rate
 from .metrics import Metrics
 from .profiling import Profiling, peak_tflops
 from .run_folder import remove_leftovers
@@ -171,6 +171,7 @@ class TrainingLoop:
         )
         self._num_weights = sum(parameter.numel() for parameter in self.engine.network.parameters())
         self._peak = peak_tflops(self.encoders.device)
+        self._decay = decay_of(self.config)
         self._workers = KeptWorkers()
         self._waiting: list[_Update] = []
         self._metrics: Metrics | None = None
@@ -289,7 +290,7 @@ class TrainingLoop:
             samples += len(batch.rows)
             tokens += encoded.num_positions // self.patch_volume
             sizes.append(batch.size)
-        rate = learning_rate(settings.learning_rate, position.step, settings.warmup_steps)
+        rate = learning_rate(settings.learning_rate, position.step, settings.warmup_steps, self._decay)
         result = self.engine.update(rate, settings.gradient_clip)
         if self.adversary is not None:
             theirs = self.adversary.update(rate, settings.gradient_clip, is_wanted=result.is_applied)
@@ -473,6 +474,14 @@ class TrainingLoop:
             self.adversary.load_record(record["adversary"])
         self.position = Position(**{name: record[name] for name in ("step", "epoch", "consumed", "skipped")})
         self._saved_step = self._looked_step = self.position.step
+
+
+def decay_of(config: TrainConfig | VaeTrainConfig) -> Decay | None:
+    """How the learning rate of a run falls; None where it is constant or, in a search of batch sizes, has no end."""
+    settings, steps = config.optimizer, config.run.steps
+    if settings.schedule == "constant" or steps is None:
+        return None
+    return Decay(settings.schedule, steps, settings.decay_start, settings.decay_final)
 
 
 def _applying(names: Sequence[str], terms: Sequence[Sequence[float]]) -> dict[str, float]:

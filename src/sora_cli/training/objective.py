@@ -19,6 +19,7 @@ from sora_cli.errors import SoraError
 from sora_cli.plugin.protocols import TextEncoder, VideoAutoencoder
 from sora_cli.video.latents import NoiseShaper, key_seed
 
+from .captions import with_camera
 from .dataset import Batch
 
 #: Captions encoded together; a batch of pictures has hundreds, whose attention weights would take gigabytes.
@@ -28,7 +29,7 @@ TEXTS_AT_ONCE = 64
 class Encoded(NamedTuple):
     """A batch as the network takes it: latents (B, C, T, h, w) float32, y (B, 1, L, D), mask (B, L), sizes (B,).
 
-    texts: what y was made of.
+    texts: what y was made of, with the motion of the camera where the table knows it (`captions.with_camera`).
     """
 
     number: int
@@ -60,22 +61,30 @@ class Encoders:
     @torch.no_grad()
     def encode(self, batch: Batch, seed: int, *, update: int = 0) -> Encoded:
         """Latents and text of a batch. seed: of what the autoencoder samples."""
+        latents, sizes = self.encode_clips(batch, seed)
+        y, mask = encode_texts(self.text, batch.texts, self.device)
+        texts = (
+            [with_camera(*pair) for pair in zip(batch.texts, batch.clips, strict=True)] if batch.clips else batch.texts
+        )
+        return Encoded(batch.number, latents, y, mask, sizes, texts)
+
+    @torch.no_grad()
+    def encode_clips(self, batch: Batch, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Latents and sizes alone."""
         torch.manual_seed(seed)
         size = self.clips_at_once or len(batch.pixels)
         latents = [self.vae.encode(part.to(self.device, non_blocking=True)) for part in batch.pixels.split(size)]
-        texts = batch.texts
-        parts = [self.text.encode(texts[i : i + TEXTS_AT_ONCE]) for i in range(0, len(texts), TEXTS_AT_ONCE)]
-        y, mask = (torch.cat(each) for each in zip(*parts, strict=True))
         sizes = {**batch.sizes(self.aspect_condition), "fps": batch.fps.float()}
-        return Encoded(
-            batch.number,
-            torch.cat(latents).float(),
-            # Encoders may run in inference mode, whose tensors no gradient can pass.
-            y.to(self.device).clone(),
-            mask.to(self.device).clone(),
-            {name: value.to(self.device) for name, value in sizes.items()},
-            texts,
-        )
+        return torch.cat(latents).float(), {name: value.to(self.device) for name, value in sizes.items()}
+
+
+@torch.no_grad()
+def encode_texts(encoder: TextEncoder, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Captions as the network takes them: y (B, 1, L, D) and mask (B, L)."""
+    parts = [encoder.encode(list(texts[i : i + TEXTS_AT_ONCE])) for i in range(0, len(texts), TEXTS_AT_ONCE)]
+    y, mask = (torch.cat(each) for each in zip(*parts, strict=True))
+    # Encoders may run in inference mode, whose tensors no gradient can pass.
+    return y.to(device).clone(), mask.to(device).clone()
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,7 @@ class Objective:
         count, _, frames = latents.shape[:3]
         key = (self.seed, epoch, batch.number)
         noise = torch.randn(latents.shape, generator=_generator(*key, "noise"))
-        noise = self._shaped(noise, batch, key).to(device)
+        noise = self.shaped(noise, batch, key).to(device)
         t = self.scheduler.draw_times(
             count,
             height=batch.sizes["height"],
@@ -119,7 +128,8 @@ class Objective:
         )
         return losses
 
-    def _shaped(self, noise: Tensor, batch: Encoded, key: Sequence[Any]) -> Tensor:
+    def shaped(self, noise: Tensor, batch: Encoded, key: Sequence[Any]) -> Tensor:
+        """The noise of a batch as the model wants it. Raises SoraError when that needs captions and there are none."""
         if self.shaper is None:
             return noise
         if len(batch.texts) != len(noise):

@@ -1,14 +1,19 @@
-"""AdamW on float32 master weights, with the gradient clipped by its global norm."""
+"""AdamW or Muon on float32 master weights, with the gradient clipped by its global norm."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sora_cli.errors import MissingError
+
 #: Added to the norm before it is compared with the limit.
 NORM_EPSILON = 1e-6
+#: What Muon keeps of a parameter, which AdamW does not.
+MUON_STATE = "momentum_buffer"
 
 
 class MasterOptimizer:
@@ -26,8 +31,14 @@ class MasterOptimizer:
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         sources: Mapping[str, Tensor] | None = None,
+        matrices: Collection[str] = (),
+        matrix_rate: float = 1.0,
     ) -> None:
-        """parameters: the network's by name; frozen ones are left alone. sources: their weights in float32."""
+        """parameters: the network's by name; frozen ones are left alone. sources: their weights in float32.
+
+        matrices: names of those that Muon updates, at `matrix_rate` times the learning rate of the others. Raises
+        MissingError when torch has no Muon.
+        """
         sources = sources or {}
         self.parameters = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
         self.masters: dict[str, Tensor] = {}
@@ -39,9 +50,19 @@ class MasterOptimizer:
             else:
                 source = sources.get(name, parameter.detach()).to(parameter.device)
                 self.masters[name] = source.to(torch.float32, copy=True).requires_grad_()
-        self.optimizer = torch.optim.AdamW(
-            list(self.masters.values()), lr=0.0, betas=betas, eps=eps, weight_decay=weight_decay, fused=True
-        )
+        #: Optimizers, each with the factor of the learning rate for its parameters.
+        self.optimizers: list[tuple[torch.optim.Optimizer, float]] = []
+        if rest := [master for name, master in self.masters.items() if name not in matrices]:
+            adam = torch.optim.AdamW(rest, lr=0.0, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
+            self.optimizers.append((adam, 1.0))
+        if wide := [master for name, master in self.masters.items() if name in matrices]:
+            self.optimizers.append((_muon(wide, weight_decay), matrix_rate))
+        self._of = {
+            parameter: optimizer
+            for optimizer, _ in self.optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
 
     @torch.no_grad()
     def step(self, learning_rate: float, max_norm: float = 0.0, *, scale: float = 1.0) -> float:
@@ -63,13 +84,15 @@ class MasterOptimizer:
             divisor = (norm + NORM_EPSILON) / max_norm if max_norm > 0 else 1.0
             if divisor > 1:
                 torch._foreach_div_(gradients, divisor)
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate
-            self.optimizer.step()
+            for optimizer, factor in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate * factor
+                optimizer.step()
             for name, parameter in self.parameters.items():
                 if self.masters[name] is not parameter:
                     parameter.copy_(self.masters[name])
-        self.optimizer.zero_grad()
+        for optimizer, _ in self.optimizers:
+            optimizer.zero_grad()
         return norm
 
     def norm(self, gradients: Sequence[Tensor]) -> float:
@@ -77,26 +100,56 @@ class MasterOptimizer:
         return global_norm(gradients)
 
     def moments(self) -> dict[str, Tensor]:
-        """AdamW's own state by name: `exp_avg.<parameter>` and so on; empty before the first update."""
+        """The optimizers' own state by name: `exp_avg.<parameter>` and so on; empty before the first update."""
         return {
             f"{kind}.{name}": value
             for name, master in self.masters.items()
-            for kind, value in self.optimizer.state.get(master, {}).items()
+            for kind, value in self._of[master].state.get(master, {}).items()
         }
 
     @torch.no_grad()
     def load(self, masters: Mapping[str, Tensor], moments: Mapping[str, Tensor]) -> None:
-        """Go on from saved masters and moments. Raises ValueError when they are of other parameters."""
+        """Go on from saved masters and moments. Raises ValueError when they are of other parameters or optimizers."""
         saved = {name.partition(".")[2] for name in moments}
         if odd := sorted((set(self.masters) - set(masters)) | (saved - set(self.masters))):
             raise ValueError(f"the optimizer state is of other parameters: {', '.join(odd[:5])}")
+        for key in moments:
+            kind, _, name = key.partition(".")
+            if (kind == MUON_STATE) != isinstance(self._of[self.masters[name]], _muon_class()):
+                raise ValueError(f"the optimizer state of {name} is another optimizer's, see optimizer.name")
         for name, master in self.masters.items():
             master.copy_(masters[name])
             self.parameters[name].copy_(master)
-        self.optimizer.state.clear()
+        for optimizer, _ in self.optimizers:
+            optimizer.state.clear()
         for key, value in moments.items():
             kind, _, name = key.partition(".")
-            self.optimizer.state[self.masters[name]][kind] = value.to(self.masters[name].device, copy=True)
+            master = self.masters[name]
+            self._of[master].state[master][kind] = value.to(master.device, copy=True)
+
+
+def _muon_class() -> tuple[Any, ...]:
+    return (torch.optim.Muon,) if hasattr(torch.optim, "Muon") else ()
+
+
+def _muon(parameters: Sequence[Tensor], weight_decay: float) -> torch.optim.Optimizer:
+    """Muon (Jordan et al. 2024) with steps as large as AdamW's (Liu et al. 2025, arXiv 2502.16982)."""
+    if not _muon_class():
+        raise MissingError(
+            f"optimizer.name muon needs torch 2.9 or newer, and this is {torch.__version__}",
+            hint="pip install -U torch, or use optimizer.name adamw",
+        )
+    return torch.optim.Muon(parameters, lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+
+
+def matrix_names(network: Any) -> frozenset[str]:
+    """Names of the weights of linear layers in the blocks of a network, as far as they are trained."""
+    inside = {module for block in network.blocks() for module in block.modules()}
+    return frozenset(
+        f"{name}.weight"
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and module in inside and module.weight.requires_grad
+    )
 
 
 def global_norm(gradients: Sequence[Tensor]) -> float:

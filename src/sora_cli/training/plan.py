@@ -106,7 +106,7 @@ class EpochPlan:
         others = [
             other.rows
             for place, other in enumerate(self.buckets)
-            if place != index and self._can_replace(self.table.pairs[other.pair].num_frames, length)
+            if place != index and len(other.rows) and self._can_replace(self.table.pairs[other.pair].num_frames, length)
         ]
         if not others:
             return own

@@ -19,17 +19,19 @@ from sora_cli.plugin.manager import load_attribute
 from sora_cli.tasks.components import DTYPES, TEXT_DTYPES, choose_device, choose_vae_dtype
 from sora_cli.tasks.plan import DEFAULT_FPS, text_dtype_of
 from sora_cli.tasks.run_memory import latent_size
-from sora_cli.tasks.train_plan import RunPlan, TrainPlan, check_same_run
+from sora_cli.tasks.train_plan import RunPlan, TrainPlan, check_same_run, trained_with
 from sora_cli.video.latents import NoiseShaper, key_seed
 from sora_cli.video.shapes import ClipShape, closest_aspect, file_size, parse_size, table_size
 from sora_cli.weights.load import load_network
+from sora_cli.weights.locate import CONFIG, TRAINED_WITH
 
 from .checkpoint import read_checkpoint
 from .engine import Engine, EngineOptions, Shard, compile_blocks, use_gradient_checkpointing
-from .features import FeatureSource, NoEncoders
+from .features import FeatureEncoders, FeatureSource
 from .loop import Position, Stop, TrainingLoop
 from .lora import use_lora
 from .objective import Encoders, Objective
+from .optimizer import matrix_names
 from .released_runs import is_released_run, read_released_run
 from .run_folder import complete_checkpoints, newest_checkpoint
 from .source import ClipSource
@@ -38,6 +40,7 @@ from .validation import Previews, Validation
 if TYPE_CHECKING:
     from sora_cli.config.train_schema import OptimizerSection
     from sora_cli.plugin.manager import Plugins
+    from sora_cli.plugin.protocols import TextEncoder
     from sora_cli.plugin.specs import ParallelismSpec
 
 
@@ -58,7 +61,7 @@ def make_loop(plan: TrainPlan, plugins: Plugins, team: Team, stop: Stop) -> Trai
     console.note(f"training on {device.type} in {config.model.dtype}; attention {attention.name}: {attention.why}")
     set_attention(network, attention.function)
     settings = EngineOptions(
-        **adam_options(config.optimizer),
+        **optimizer_options(config.optimizer, network),
         dtype=DTYPES[config.model.dtype],
         sharding=config.hardware.sharding,
         keeps_all=config.model.lora is None,
@@ -75,11 +78,12 @@ def make_loop(plan: TrainPlan, plugins: Plugins, team: Team, stop: Stop) -> Trai
         raise UsageError(f"the scheduler {plan.components.scheduler.name} has no training objective")
     objective = Objective(scheduler, config.run.seed, plan.masks, plan.text_drop, noise_shaper(plan))
     encoders = None if isinstance(plan.source, FeatureSource) else make_encoders(plan, plugins, device)
+    has_texts = isinstance(plan.source, FeatureSource) and plan.source.index.has_texts
     loop = TrainingLoop(
         config=config,
         source=plan.source,
         engine=engine,
-        encoders=encoders or NoEncoders(device),
+        encoders=encoders or FeatureEncoders(device, make_text_encoder(plan, plugins, device) if has_texts else None),
         objective=objective,
         validation=make_validation(plan, objective, encoders, team),
         previews=make_previews(plan, scheduler, encoders),
@@ -88,7 +92,7 @@ def make_loop(plan: TrainPlan, plugins: Plugins, team: Team, stop: Stop) -> Trai
         team=team,
         folder=plan.folder,
         identity=plan.identity,
-        documents={"config.json": plan.model_config},
+        documents={CONFIG: {**plan.model_config, TRAINED_WITH: trained_with(plan)}},
         patch_volume=_patch_volume(plan.model_config),
         stop=stop,
     )
@@ -157,8 +161,25 @@ def _is_part(name: str, part: str) -> bool:
 
 
 def adam_options(settings: OptimizerSection) -> dict[str, Any]:
-    """What `EngineOptions` takes from the settings of the optimizer."""
+    """What `EngineOptions` takes from the settings of the optimizer, without Muon."""
     return {name: getattr(settings, name) for name in ("betas", "eps", "weight_decay", "ema_decay")}
+
+
+def optimizer_options(settings: OptimizerSection, network: nn.Module) -> dict[str, Any]:
+    """What `EngineOptions` takes from the settings of the optimizer.
+
+    Raises UsageError for Muon and a network without matrices.
+    """
+    options = adam_options(settings)
+    if settings.name == "muon":
+        options["matrices"] = matrix_names(network)
+        options["matrix_rate"] = (settings.matrix_learning_rate or settings.learning_rate) / settings.learning_rate
+        if not options["matrices"]:
+            raise UsageError(
+                "no linear layer in the blocks of this network is trained, and muon is for those",
+                hint="use optimizer.name adamw",
+            )
+    return options
 
 
 def make_engine(
@@ -233,12 +254,21 @@ def make_encoders(plan: TrainPlan, plugins: Plugins, device: torch.device) -> En
     vae: Any = plugins.load_target(parts.vae)(plan.weights.vae, device, dtype)
     if not hasattr(vae, "encode"):
         raise MissingError(f"the autoencoder {parts.vae.name} cannot encode, which training needs")
-    text_dtype = TEXT_DTYPES[text_dtype_of(config, parts.text_encoder)]
-    text: Any = plugins.load_target(parts.text_encoder)(plan.weights.text_encoder, device, text_dtype)
-    for part in (vae, text):
-        if isinstance(part, nn.Module):
-            part.requires_grad_(False).eval()
+    if isinstance(vae, nn.Module):
+        vae.requires_grad_(False).eval()
+    text = make_text_encoder(plan, plugins, device)
     return Encoders(vae, text, device, config.model.vae_batch_size, config.data.aspect_condition)
+
+
+def make_text_encoder(plan: TrainPlan, plugins: Plugins, device: torch.device) -> TextEncoder:
+    """The frozen text encoder."""
+    spec = plan.components.text_encoder
+    dtype = TEXT_DTYPES[text_dtype_of(plan.config, spec)]
+    text: Any = plugins.load_target(spec)(plan.weights.text_encoder, device, dtype)
+    if isinstance(text, nn.Module):
+        text.requires_grad_(False).eval()
+    made: TextEncoder = text
+    return made
 
 
 def _patch_volume(model_config: Any) -> int:

@@ -25,7 +25,7 @@ from .autoencoder_validation import AutoencoderSamples, AutoencoderValidation
 from .engine import EngineOptions, compile_blocks, use_gradient_checkpointing
 from .loop import Stop, TrainingLoop
 from .source import ClipSource
-from .start import adam_options, choose_trainable, let_learn, make_engine, restore
+from .start import adam_options, choose_trainable, let_learn, make_engine, optimizer_options, restore
 
 if TYPE_CHECKING:
     from sora_cli.plugin.manager import Plugins
@@ -51,7 +51,9 @@ def make_loop(plan: VaeTrainPlan, plugins: Plugins, team: Team, stop: Stop) -> T
     choose_trainable(network, freeze=(*config.vae.freeze, *unused), train_only=config.vae.train_only, section="vae")
     get_console().note(f"training on {device.type} in {config.vae.dtype}")
     options = EngineOptions(
-        **adam_options(config.optimizer), dtype=DTYPES[config.vae.dtype], sharding=config.hardware.sharding
+        **optimizer_options(config.optimizer, network),
+        dtype=DTYPES[config.vae.dtype],
+        sharding=config.hardware.sharding,
     )
     engine = make_engine(plan.parallelism, network, options, team)
     if config.vae.gradient_checkpointing:

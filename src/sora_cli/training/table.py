@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,8 @@ SIZES = ("num_frames", "height", "width")
 NUMBERS = (*SIZES, "aes", "flow")
 #: Column -> the part of score text it fills.
 SCORE_COLUMNS = {"aes": "aes", "flow": "motion", "cmotion": "camera"}
+#: Columns of further captions of a clip: text_2, text_3 and so on.
+MORE_TEXT = re.compile(r"text_[1-9][0-9]*")
 #: Rows hashed at a time, and bad rows that an error names.
 ROWS_AT_ONCE, MAX_NAMED = 1 << 16, 10
 ROW, SOURCE = "__row", "__file"
@@ -37,10 +40,13 @@ ROW, SOURCE = "__row", "__file"
 
 @dataclass(frozen=True)
 class ClipRow:
-    """One clip. path: as the table names it; scores: of the columns that are filled; num_frames: where it is said."""
+    """One clip. path: as the table names it; texts: its captions, none in a table without any.
+
+    scores: of the columns that are filled; num_frames: where it is said.
+    """
 
     path: str
-    text: str
+    texts: tuple[str, ...]
     scores: Scores
     num_frames: int | None = None
 
@@ -67,10 +73,11 @@ class ClipTable:
 
     def rows(self, numbers: NDArray[np.int64]) -> list[ClipRow]:
         """Rows by number."""
+        captions = ["text", *_more_texts(self.content.columns)]
         return [
             ClipRow(
                 row["path"],
-                row.get("text") or "",
+                tuple(text for name in captions if (text := row.get(name)) and text.strip()),
                 Scores(**{SCORE_COLUMNS[name]: row.get(name) for name in SCORE_COLUMNS}),
                 row.get("num_frames"),
             )
@@ -98,24 +105,25 @@ def open_table(
     """Read and check tables. sources: files, folders of tables, or patterns such as "part-*.parquet".
 
     cache: the Arrow file that is written. root: what relative paths in the tables start from, by default the folder of
-    each table (which must then be one). needs_sizes: whether num_frames, height and width must be there; needs_text:
+    each table. needs_sizes: whether num_frames, height and width must be there; needs_text:
     whether captions must. Raises
     UsageError naming files, columns and row numbers (counted from 1, without the header) of whatever is wrong.
     """
     import polars as pl
 
     files = table_files(sources)
-    folders = {file.resolve().parent for file in files}
-    if root is None and len(folders) > 1:
-        raise UsageError(
-            "the tables lie in several folders, so relative paths in them are ambiguous", hint="give --data-root"
-        )
+    folders = [file.resolve().parent for file in files]
+    place = (root or Path(os.path.commonpath(folders))).resolve()
     cache.parent.mkdir(parents=True, exist_ok=True)
     unpacked: list[Path] = []
     try:
         wanted = ("path", *(("text",) if needs_text else ()), *(SIZES if needs_sizes else ()))
-        parts = [_part(file, index, cache, unpacked, wanted) for index, file in enumerate(files)]
-        columns = [name for name in (*wanted, *SCORE_COLUMNS) if any(name in part.columns for part in parts)]
+        parts = [
+            _part(file, index, cache, unpacked, wanted, "" if root else folder.relative_to(place).as_posix())
+            for index, (file, folder) in enumerate(zip(files, folders, strict=True))
+        ]
+        found = {name for part in parts for name in part.columns}
+        columns = [name for name in (*wanted, *_more_texts(found), *SCORE_COLUMNS) if name in found]
         whole = pl.concat([part.frame for part in parts], how="diagonal_relaxed")
         good = _is_good(wanted)
         num_bad = _check_rows(whole, files, good, bad_rows)
@@ -128,7 +136,7 @@ def open_table(
     finally:
         for path in unpacked:
             path.unlink(missing_ok=True)
-    table = ClipTable(pl.read_ipc(cache), (root or folders.pop()).resolve(), num_bad)
+    table = ClipTable(pl.read_ipc(cache), place, num_bad)
     if not len(table):
         raise UsageError(f"there is no row to train on in {', '.join(map(str, files))}")
     return table
@@ -165,8 +173,16 @@ class _Part:
     columns: tuple[str, ...]
 
 
-def _part(file: Path, index: int, cache: Path, unpacked: list[Path], wanted: Sequence[str]) -> _Part:
-    """One file, its columns cleaned of blanks, with row numbers. Raises UsageError for missing columns."""
+def _more_texts(names: Iterable[str]) -> list[str]:
+    """The columns of further captions, by their number."""
+    return sorted(filter(MORE_TEXT.fullmatch, names), key=lambda name: int(name.partition("_")[2]))
+
+
+def _part(file: Path, index: int, cache: Path, unpacked: list[Path], wanted: Sequence[str], folder: str = "") -> _Part:
+    """One file, its columns cleaned of blanks, with row numbers. folder: put before relative paths.
+
+    Raises UsageError for missing columns.
+    """
     import polars as pl
 
     name = file.name.lower()
@@ -189,17 +205,24 @@ def _part(file: Path, index: int, cache: Path, unpacked: list[Path], wanted: Seq
         hints = [advice for column in absent if (advice := did_you_mean(column, names))]
         has = f"it has {', '.join(names[:MAX_NAMED])}"
         raise UsageError(f"{file} lacks the column {', '.join(absent)}", hint="\n".join([*hints, has]))
-    kept = [column for column in (*wanted, *SCORE_COLUMNS) if column in names]
+    more = _more_texts(names) if "text" in wanted else []
+    kept = [column for column in (*wanted, *more, *SCORE_COLUMNS) if column in names]
     frame = frame.rename(dict(zip(headers, names, strict=True))).select(kept)
     types = frame.collect_schema()
-    for column in {"path", "text"} & set(wanted):
+    captions = {"text", *more}
+    for column in ({"path"} | captions) & set(kept):
         if types[column] not in (pl.String, pl.Categorical, pl.Null):
             raise UsageError(f"{file}: the column {column} holds {types[column]}, not text")
     # Blanks after commas are part of the fields of a CSV file.
     text = {column: pl.col(column).cast(pl.String) for column in kept}
     numbers = [text[name].str.strip_chars().cast(pl.Float64, strict=False) for name in kept if name in NUMBERS]
-    texts = [text[name] if name == "text" else text[name].str.strip_chars() for name in kept if name not in NUMBERS]
-    frame = frame.with_columns(*numbers, *texts).with_row_index(ROW, offset=1)
+    texts = [text[name] if name in captions else text[name].str.strip_chars() for name in kept if name not in NUMBERS]
+    frame = frame.with_columns(*numbers, *texts)
+    if folder not in ("", "."):
+        path = pl.col("path")
+        is_whole = path.str.starts_with("/") | path.str.contains("://", literal=True) | (path == "")
+        frame = frame.with_columns(pl.when(is_whole).then(path).otherwise(pl.concat_str(pl.lit(f"{folder}/"), path)))
+    frame = frame.with_row_index(ROW, offset=1)
     return _Part(frame.with_columns(pl.lit(index, pl.Int32).alias(SOURCE)), tuple(kept))
 
 

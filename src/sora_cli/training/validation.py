@@ -77,8 +77,9 @@ class Validation:
     def _losses(self, network: Any, encoded: Any, place: int) -> Tensor:
         """Per clip, at the time of that place between data and noise."""
         t = self.objective.scheduler.last_time * place / (self.times + 1)
-        generator = torch.Generator().manual_seed(key_seed(self.objective.seed, "validation", encoded.number, place))
-        noise = torch.randn(encoded.latents.shape, generator=generator).to(encoded.latents.device)
+        key = (self.objective.seed, "validation", encoded.number, place)
+        noise = torch.randn(encoded.latents.shape, generator=torch.Generator().manual_seed(key_seed(*key)))
+        noise = self.objective.shaped(noise, encoded, key).to(encoded.latents.device)
         losses: Tensor = self.objective.scheduler.loss(
             network,
             encoded.latents,

@@ -206,30 +206,30 @@ def size_and_rate(path: Path) -> tuple[str, float]:
         return f"{video.height // 8 * 8}x{video.width // 8 * 8}", video.fps
 
 
-def changes_in_clip(path: Path, fps: float) -> list[str]:
+def changes_in_clip(path: Path, fps: float, name: str | None = None) -> list[str]:
     """What does not stay as it is of a video that is part of a clip with `fps`, for people: its rate and its sound.
 
-    Raises SoraError.
+    name: of the video in what is said, its path by default. Raises SoraError.
     """
     import av
 
     from sora_cli.training.clip_reader import BadClipError
 
-    notes = []
+    name, notes = name or str(path), []
     try:
         with open_pixels(path) as video:
             if isinstance(video, Tensor):
                 return []
             if isinstance(video, Animation) or is_variable(video):
                 kind = "is an animation" if isinstance(video, Animation) else "has a variable frame rate"
-                notes.append(f"{path} {kind}; its frames are taken by time, {fps:.4g} a second")
+                notes.append(f"{name} {kind}; its frames are taken by time, {fps:.4g} a second")
             elif abs(video.fps - fps) > SAME_RATE * fps:
                 rates = f"{video.fps:.4g} frames a second, and the clip {fps:.4g}"
-                notes.append(f"{path} has {rates}; its frames are taken as they come")
+                notes.append(f"{name} has {rates}; its frames are taken as they come")
             if not isinstance(video, Animation):
                 with av.open(f"file:{path}") as container:
                     if container.streams.audio:
-                        notes.append(f"{path} has sound; the clip has none")
+                        notes.append(f"{name} has sound; the clip has none")
     except BadClipError as error:
-        raise SoraError(f"{path}: {error}", hint="the file may be damaged; re-encode it") from error
+        raise SoraError(f"{name}: {error}", hint="the file may be damaged; re-encode it") from error
     return notes

@@ -154,7 +154,7 @@ def wanted_files(names: Sequence[str], patterns: Sequence[str], *, what: str, re
 def _announce(repo: str, commit: str, sizes: dict[str, int], *, what: str, licence: str | None) -> None:
     """Say what is downloaded, and refuse when the disk has no room for it."""
     folder, needed = cache_folder(), sum(sizes.values())
-    terms = f", licence {licence}" if licence else ""
+    terms = f", licence: {licence}" if licence else ""
     get_console().note(f"downloading {what}: {needed / GIB:.1f} GiB from {repo} ({commit[:8]}{terms}) to {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free

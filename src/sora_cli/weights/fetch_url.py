@@ -68,7 +68,7 @@ def fetch_urls(weights: Weights, *, what: str, option: str) -> list[Path]:
         by_hand = f"download {url} yourself, and give it with {option}"
         if is_offline():
             raise MissingError(f"{what} needs {name}, which is not here, and HF_HUB_OFFLINE is set", hint=by_hand)
-        terms = f", licence {weights.licence}"
+        terms = f", licence: {weights.licence}"
         get_console().note(f"downloading {what}: {url}{terms}, to {path.parent}")
         try:
             _download(url, path, digits)

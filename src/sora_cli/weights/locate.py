@@ -19,6 +19,9 @@ from sora_cli.training.run_folder import AVERAGED, LAST, RECORD, newest_checkpoi
 from .fetch import fetch, find_cached, split_hub_id
 from .fetch_url import fetch_urls, find_urls
 
+CONFIG = "config.json"
+#: Key of a config.json with the settings of the training run that made the weights; no part of the architecture.
+TRAINED_WITH = "trained_with"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".pytorch", ".pkl", ".onnx")
 #: A whole checkpoint has one of these names; a folder may hold other files of the same kind.
 WHOLE_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors", "model.pt", "pytorch_model.bin", "ema.pt")
@@ -44,7 +47,7 @@ class LocatedWeights:
     commit: str | None = None
     """The commit of the hub repository they come from."""
 
-    def config(self, name: str = "config.json") -> dict[str, Any]:
+    def config(self, name: str = CONFIG) -> dict[str, Any]:
         """The architecture that lies beside the weights, {} without such a file. Raises SoraError for a damaged one."""
         path = self.folder / name
         if not path.is_file():
@@ -55,6 +58,7 @@ class LocatedWeights:
             raise SoraError(f"cannot read {path}: {error}", hint="it may be cut off; fetch it again") from error
         if not isinstance(content, dict):
             raise SoraError(f"{path} holds no configuration")
+        content.pop(TRAINED_WITH, None)
         return content
 
 
@@ -132,6 +136,13 @@ def locate_parts(
         assert located is not None  # there are weights to look for
         found[part] = located
     return found
+
+
+def needs_network(weights: Weights | None, override: str | None) -> bool:
+    """Whether these weights, or what the user gives instead of them, may have to be downloaded."""
+    if override is not None:
+        return not Path(os.path.expanduser(override)).exists() and split_hub_id(override) is not None
+    return weights is not None and (weights.repo is not None or weights.url is not None)
 
 
 def weights_present(weights: Weights | None) -> bool:
@@ -254,7 +265,7 @@ def _shards(index: Path) -> list[Path]:
 def _located(paths: list[Path]) -> LocatedWeights:
     """Weights among the files; a configuration beside them counts for the fingerprint."""
     weights = [path for path in paths if path.suffix in SUFFIXES] or paths
-    configuration = [path for path in [weights[0].parent / "config.json"] if path.is_file()]
+    configuration = [path for path in [weights[0].parent / CONFIG] if path.is_file()]
     return LocatedWeights(weights[0].parent, tuple(weights), fingerprint([*weights, *configuration]))
 
 

@@ -42,7 +42,7 @@ def locate_lora(text: str, *, raw: bool = False) -> LocatedLora:
 
     Raises UsageError for a place without an adapter or a scale that is no number.
     """
-    place, scale = _split(text)
+    place, scale = split_scale(text)
     checkpoint = newest_checkpoint(place)
     if checkpoint is not None:
         settings = json.loads((checkpoint / RECORD).read_text(encoding="utf-8")).get("lora")
@@ -116,7 +116,8 @@ def peft_config(settings: Mapping[str, Any], modules: Sequence[str]) -> dict[str
     }
 
 
-def _split(text: str) -> tuple[Path, float]:
+def split_scale(text: str) -> tuple[Path, float]:
+    """The parts of `PLACE[:scale]`. Raises UsageError for a scale that is no number."""
     place, colon, scale = text.rpartition(":")
     if not colon or Path(text).exists():
         return Path(text).expanduser(), 1.0

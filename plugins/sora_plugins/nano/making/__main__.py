@@ -2,9 +2,10 @@
 
     python -m sora_plugins.nano.making -o FOLDER --text-model all-MiniLM-L6-v2
 
-What is done is kept: after an interruption the same command goes on, rendering and the diffusion model where they
-stopped, the other steps from their beginning. The files for the package are in FOLDER/weights at the end. The same
-settings give the same files on the same machine and torch version.
+Clips, features, the diffusion model and its export are made by `sora` itself. What is done is kept: after an
+interruption the same command goes on, rendering, extracting and training where they stopped, the other steps from their
+beginning. The files for the package are in FOLDER/weights at the end. The same settings give the same files on the same
+machine and torch version.
 """
 
 from __future__ import annotations
@@ -16,9 +17,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sora_plugins.nano.scene_clips import TABLE
 from sora_plugins.nano.text import TABLE_FILE, VOCABULARY_FILE
 
 AUTOENCODER, MODEL = "autoencoder.safetensors", "model.safetensors"
+#: Aspect ratios of clips and pictures, with the share of each.
+SHAPES = {"16:9": 0.88, "1:1": 0.04, "4:3": 0.03, "9:16": 0.03, "21:9": 0.02}
+#: Stages of the diffusion model, each a preset nano-NAME, with their share of the updates.
+STAGES = {"stills": 0.1, "pieces": 0.25, "clips": 0.65}
+#: More than the 51 that are trained, because a bucket wants clips that are longer.
+FRAMES = 52
+CAPTIONS = 8
+HELD_OUT = 36
+#: Pictures for each clip; they take a thirtieth of the time.
+PICTURES = 2
 
 
 def run(*words: object) -> None:
@@ -35,14 +47,45 @@ def step(name: str, *words: object) -> None:
     run("-m", f"{__package__}.{name}", *words)
 
 
-def train_decoder(clips: Path, before: Path, after: Path, *options: object) -> None:
+def sora(*words: object) -> None:
+    """Run a command of the program."""
+    run("-m", "sora_cli", *words)
+
+
+def render(folder: Path, count: int, seed: int) -> None:
+    """Clips and pictures of all shapes, and clips that nothing is trained on; each set has other scenes."""
+    for number, (shape, share) in enumerate(SHAPES.items()):
+        name, options = shape.replace(":", "x"), ("--aspect-ratio", shape, "--captions", CAPTIONS)
+        for place, (kind, frames, many) in enumerate((("clips", FRAMES, 1), ("stills", 1, PICTURES))):
+            own = ("--count", max(1, round(count * share * many)), "--seed", 100 * seed + 2 * number + place)
+            sora("scenes", "render", "-o", folder / kind / name, "--frames", frames, *own, *options)
+    sora("scenes", "render", "-o", folder / "held-out", "--count", HELD_OUT, "--seed", 100 * seed + 99)
+
+
+def train_decoder(table: Path, before: Path, after: Path, *options: object) -> None:
     """Train the decoder of `before` into `after`, which appears when it is done."""
     if after.exists():
         return
     part = after.with_suffix(".part")
     shutil.copyfile(before, part)
-    step("autoencoder", "train", clips, part, *options)
+    step("autoencoder", "train", table, part, *options)
     os.replace(part, after)
+
+
+def train_model(folder: Path, autoencoder: Path, text: Path, *, steps: int, seed: int, processes: int) -> None:
+    """Features and updates of every stage, and the weights in the end."""
+    tables = {"stills": ("stills",), "pieces": ("stills", "clips"), "clips": ("stills", "clips")}
+    before: tuple[object, ...] = ()
+    for stage, share in STAGES.items():
+        features, run_folder = folder / f"features-{stage}", folder / f"run-{stage}"
+        common = ("--preset", f"nano-{stage}", "--text-weights", text, "--seed", seed)
+        data = [word for kind in tables[stage] for word in ("--data", folder / kind / "*" / TABLE)]
+        sora("train", "extract", *common, "--vae-weights", autoencoder, *data, "-o", features)
+        many = ("--device", "cpu", "--gpus", processes) if processes > 1 else ()
+        length = ("--steps", round(steps * share), "--init", "random")
+        sora("train", *common, "--data", features, "--run", run_folder, *length, *before, *many)
+        before = ("--load", run_folder)
+    sora("train", "export", run_folder, "-o", folder / MODEL, "--overwrite")
 
 
 def main() -> None:
@@ -51,35 +94,33 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--text-model", type=Path, required=True, help="folder of sentence-transformers' encoder")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--clips", type=int, default=4800, help="clips to render; 5.6 MB each")
+    parser.add_argument("--clips", type=int, default=6000, help="clips to render; 0.2 MB each, and their features 1 MB")
     parser.add_argument("--steps", type=int, default=12000, help="of the diffusion model")
     parser.add_argument("--decoder-steps", type=int, default=1500, help="of the decoder, twice")
     parser.add_argument("--processes", type=int, default=1, help="that train the diffusion model together")
     arguments = parser.parse_args()
     folder, seed = arguments.output, ("--seed", arguments.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    clips, latents, text, model = (folder / name for name in ("clips", "latents", "text", "run"))
+    text = folder / "text"
+    table, held_out = folder / "clips" / "16x9" / TABLE, ("--held-out", folder / "held-out" / TABLE)
     fitted, trained, mended = (folder / f"{name}-{AUTOENCODER}" for name in ("fitted", "trained", "mended"))
 
-    step("clips", "-o", clips, "--count", arguments.clips, *seed)
+    render(folder, arguments.clips, arguments.seed)
     if not (text / TABLE_FILE).exists():
         step("text_table", "--model", arguments.text_model, "-o", text)
     if not fitted.exists():
-        step("autoencoder", "fit", clips, "-o", fitted, *seed)
-    train_decoder(clips, fitted, trained, "--steps", arguments.decoder_steps, *seed)
-    step("latents", clips, trained, "-o", latents)
-    training = (f"{__package__}.train", latents, text, "-o", model, "--steps", arguments.steps, *seed)
-    if arguments.processes == 1:
-        run("-m", *training)
-    else:
-        run("-m", "torch.distributed.run", "--nproc-per-node", arguments.processes, "-m", *training)
-    errors = ("--rate", 6e-4, "--model", model / MODEL, "--text", text)
-    train_decoder(clips, trained, mended, "--steps", arguments.decoder_steps, "--seed", arguments.seed + 1, *errors)
+        step("autoencoder", "fit", table, "-o", fitted, *seed, *held_out)
+    decoder = ("--steps", arguments.decoder_steps, *held_out)
+    train_decoder(table, fitted, trained, *decoder, *seed)
+    options = {"steps": arguments.steps, "seed": arguments.seed, "processes": arguments.processes}
+    train_model(folder, trained, text, **options)
+    errors = ("--rate", 6e-4, "--model", folder / MODEL, "--text", text)
+    train_decoder(table, trained, mended, *decoder, "--seed", arguments.seed + 1, *errors)
 
     weights = folder / "weights"
     weights.mkdir(exist_ok=True)
-    step("autoencoder", "export", clips, mended, "-o", weights / AUTOENCODER)
-    for file in (model / MODEL, text / TABLE_FILE, text / VOCABULARY_FILE):
+    step("autoencoder", "export", mended, "-o", weights / AUTOENCODER)
+    for file in (folder / MODEL, text / TABLE_FILE, text / VOCABULARY_FILE):
         shutil.copyfile(file, weights / file.name)
     print(f"made: {weights}")
 

@@ -1,18 +1,22 @@
 """Make nano's autoencoder from rendered clips: fit the linear encoder, then train the decoder's correction.
 
-    python -m sora_plugins.nano.making.autoencoder fit CLIPS -o autoencoder.safetensors
-    python -m sora_plugins.nano.making.autoencoder train CLIPS autoencoder.safetensors --steps 1500
-    python -m sora_plugins.nano.making.autoencoder export CLIPS autoencoder.safetensors -o WEIGHTS_FILE
+    python -m sora_plugins.nano.making.autoencoder fit clips.csv -o autoencoder.safetensors
+    python -m sora_plugins.nano.making.autoencoder train clips.csv autoencoder.safetensors --steps 1500
+    python -m sora_plugins.nano.making.autoencoder eval held-out.csv autoencoder.safetensors
+    python -m sora_plugins.nano.making.autoencoder export autoencoder.safetensors -o WEIGHTS_FILE
 
-`fit` solves one eigenproblem. `train` keeps the encoder and trains the decoder on noisy latents, so that it forgives
-the errors of the diffusion model; it starts from the file it writes to every 100 steps.
+Tables are those of `sora scenes render`; their clips have one size. `fit` solves one eigenproblem. `train` keeps the
+encoder and trains the decoder on noisy latents, so that it forgives the errors of the diffusion model; it starts from
+the file it writes to every 100 steps.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,57 +25,57 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from sora_cli.training.captions import with_camera
+from sora_cli.training.clip_reader import read_clip
+from sora_cli.training.table import ClipRow, ClipTable, clip_path, open_table
 from sora_plugins.nano.autoencoder import BLOCK, STRIDE, NanoAutoencoder, to_channels_last
 from sora_plugins.nano.config import MODEL_CONFIG
 from sora_plugins.nano.model import build
-from sora_plugins.nano.noise import moving_noise
-from sora_plugins.nano.scenes.captions import write_caption
+from sora_plugins.nano.noise import noise_for
 from sora_plugins.nano.text import WordTableEncoder
-
-from .clips import read_params
 
 CROP = 96
 ERROR_STEPS = 3  # in which noise is taken away
 BORDERS = {2: 8.0, 3: 2.0, 4: 2.0}  # weight of differences across the borders of blocks in time, rows and columns
 FRAMES = 17
-HELD_OUT = 36  # the last clips of a folder are never trained on
+FITTED = 600  # clips whose blocks are analysed
 
 
-def clip_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Training and held-out clip files of a folder."""
-    files = sorted(folder.glob("clip_*.npy"))
-    if len(files) <= HELD_OUT:
-        raise SystemExit(f"{folder} holds {len(files)} clips; more than {HELD_OUT} are needed")
-    return files[:-HELD_OUT], files[-HELD_OUT:]
+def open_clips(table: Path) -> ClipTable:
+    """A table of rendered clips."""
+    with tempfile.TemporaryDirectory(prefix="sora-") as place:  # it stays mapped
+        return open_table([str(table)], cache=Path(place) / "table")
 
 
-def to_pixels(frames: np.ndarray) -> Tensor:
-    """uint8 (T, H, W, 3) -> float32 (1, 3, T, H, W) in [-1, 1]."""
-    return (torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1).contiguous()
+def read_pixels(table: ClipTable, row: int, numbers: Sequence[int]) -> Tensor:
+    """Frames of a clip by number: float32 (1, 3, T, H, W) in [-1, 1]."""
+    path = clip_path(table.root, table.rows(np.array([row]))[0].path)
+    frames = read_clip(path, len(numbers), lambda total: numbers).frames
+    return (frames.transpose(0, 1)[None].float() / 127.5 - 1).contiguous()
 
 
-def sample_blocks(files: list[Path], generator: torch.Generator, blocks_per_clip: int = 120) -> Tensor:
-    """Random blocks of all clips (n, 3 * 4 * 16 * 16); one in eight codes a single frame, as the first latent does."""
+def sample_blocks(table: ClipTable, generator: torch.Generator, blocks_per_clip: int = 120) -> Tensor:
+    """Random blocks of clips (n, 3 * 4 * 16 * 16); one in eight codes a single frame, as the first latent does."""
     rows = []
-    for path in files:
-        clip = np.load(path, mmap_mode="r")
-        start = int(torch.randint(1, clip.shape[0] - STRIDE, (), generator=generator))
-        moving = NanoAutoencoder.to_blocks(to_pixels(np.array(clip[start : start + STRIDE])))
-        still = NanoAutoencoder.to_blocks(to_pixels(np.repeat(np.array(clip[:1]), STRIDE, axis=0)))
+    for clip, length in enumerate(table.numbers("num_frames")[:FITTED].tolist()):
+        start = int(torch.randint(1, length - STRIDE, (), generator=generator))
+        pixels = read_pixels(table, clip, [0, *range(start, start + STRIDE)])
+        moving = NanoAutoencoder.to_blocks(pixels[:, :, 1:])
+        still = NanoAutoencoder.to_blocks(pixels[:, :, :1].repeat(1, 1, STRIDE, 1, 1))
         for blocks, count in ((moving, blocks_per_clip * 7 // 8), (still, blocks_per_clip // 8)):
             flat = blocks.flatten(0, 3)
             rows.append(flat[torch.randperm(len(flat), generator=generator)[:count]])
     return torch.cat(rows)
 
 
-def fit(files: list[Path], seed: int) -> NanoAutoencoder:
+def fit(table: ClipTable, seed: int) -> NanoAutoencoder:
     """Principal components of blocks, scaled by the square root of their deviation so that coarse channels weigh more.
 
     Dividing by the root, not by the deviation itself, keeps the order coarse to fine in the diffusion loss.
     """
     model = NanoAutoencoder()
     channels = len(model.basis)
-    blocks = sample_blocks(files, torch.Generator().manual_seed(seed))
+    blocks = sample_blocks(table, torch.Generator().manual_seed(seed))
     mean = blocks.mean(dim=0)
     centred = blocks - mean
     variances, vectors = torch.linalg.eigh(centred.T @ centred / len(blocks))
@@ -87,16 +91,16 @@ def fit(files: list[Path], seed: int) -> NanoAutoencoder:
     return model
 
 
-def pieces(files: list[Path], generator: torch.Generator, batch: int) -> tuple[Tensor, list[Path]]:
-    """Random pieces of 17 frames (batch, 3, 17, H, W), starting at any frame, and the clips they come from."""
-    rows, paths = [], []
+def pieces(table: ClipTable, generator: torch.Generator, batch: int) -> tuple[Tensor, list[int]]:
+    """Random pieces of 17 frames (batch, 3, 17, H, W), starting at any frame, and the rows they come from."""
+    pixels, rows = [], []
+    lengths = table.numbers("num_frames")
     for _ in range(batch):
-        path = files[int(torch.randint(len(files), (), generator=generator))]
-        clip = np.load(path, mmap_mode="r")
-        start = int(torch.randint(clip.shape[0] - FRAMES + 1, (), generator=generator))
-        rows.append(to_pixels(np.array(clip[start : start + FRAMES])))
-        paths.append(path)
-    return torch.cat(rows), paths
+        row = int(torch.randint(len(table), (), generator=generator))
+        start = int(torch.randint(int(lengths[row]) - FRAMES + 1, (), generator=generator))
+        pixels.append(read_pixels(table, row, range(start, start + FRAMES)))
+        rows.append(row)
+    return torch.cat(pixels), rows
 
 
 def crop(pixels: Tensor, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -141,7 +145,7 @@ def decoder_loss(decoded: Tensor, pixels: Tensor) -> Tensor:
 
 def train(
     model: NanoAutoencoder,
-    files: list[Path],
+    table: ClipTable,
     output: Path,
     *,
     steps: int,
@@ -162,11 +166,11 @@ def train(
         progress = step / steps
         factor = min(1.0, (step + 1) / 40) * (1.0 if progress < 0.5 else 0.04 + 0.96 * (1 - progress) * 2)
         optimizer.param_groups[0]["lr"] = rate * factor
-        pixels, paths = pieces(files, generator, 4)
+        pixels, rows = pieces(table, generator, 4)
         z = model.encode(pixels)
         noisy = add_latent_noise(z, generator)
         if diffusion is not None:
-            noisy[:2] = diffusion(z[:2], paths[:2], generator)
+            noisy[:2] = diffusion(z[:2], table.rows(np.array(rows[:2])), generator)
         pixels, z = crop(pixels, noisy, generator)
         with torch.autocast("cpu", torch.bfloat16):
             correction = model.decoder(z.transpose(1, 2), {})
@@ -198,14 +202,14 @@ class DiffusionErrors:
         self.encoder = WordTableEncoder.load(text)
 
     @torch.no_grad()
-    def __call__(self, z: Tensor, paths: list[Path], generator: torch.Generator) -> Tensor:
+    def __call__(self, z: Tensor, clips: Sequence[ClipRow], generator: torch.Generator) -> Tensor:
         """z (B, C, T, h, w), the clips they come from -> same shape."""
         rng = random.Random(int(torch.randint(2**31, (), generator=generator)))
-        params = [read_params(path.with_suffix(".json")) for path in paths]
-        embeddings, mask = self.encoder.encode([write_caption(each, rng) for each in params])
+        captions = [rng.choice(clip.texts) for clip in clips]
+        embeddings, mask = self.encoder.encode(captions)
         noise = torch.randn(z.shape, generator=generator)
-        for row, each in zip(noise, params, strict=True):
-            row.copy_(moving_noise(row, each.camera, each.camera_amplitude, fps=24.0, generator=generator))
+        for row, caption, clip in zip(noise, captions, clips, strict=True):
+            row.copy_(noise_for(row, with_camera(caption, clip), fps=24.0, seed=rng.randrange(2**31)))
         start = 0.3 + 0.55 * float(torch.rand((), generator=generator))
         x = (1 - start) * z + start * noise
         size = {"height": 144.0, "width": 256.0, "fps": 24.0}
@@ -219,12 +223,12 @@ class DiffusionErrors:
 
 
 @torch.no_grad()
-def evaluate(model: NanoAutoencoder, files: list[Path]) -> None:
-    """Print the PSNR of held-out clips, with the decoder and with the linear inverse alone."""
+def evaluate(model: NanoAutoencoder, table: ClipTable) -> None:
+    """Print the PSNR of clips, with the decoder and with the linear inverse alone."""
     for name in ("linear", "decoder"):
         values = []
-        for path in files:
-            pixels = to_pixels(np.load(path)[:FRAMES])
+        for row in range(len(table)):
+            pixels = read_pixels(table, row, range(FRAMES))
             z = model.encode(pixels)
             if name == "linear":
                 decoded = model.linear_decode(z.transpose(1, 2))[:, STRIDE - 1 :].transpose(1, 2)
@@ -249,12 +253,15 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("fit", "train", "eval", "export"):
         command = commands.add_parser(name)
-        command.add_argument("clips", type=Path)
-        command.add_argument("--seed", type=int, default=1)
-        if name in ("fit", "export"):
-            command.add_argument("-o", "--output", type=Path, required=True)
+        if name != "export":
+            command.add_argument("table", type=Path, help="clips.csv of `sora scenes render`")
         if name != "fit":
             command.add_argument("weights", type=Path)
+        if name in ("fit", "export"):
+            command.add_argument("-o", "--output", type=Path, required=True)
+        if name in ("fit", "train"):
+            command.add_argument("--seed", type=int, default=1)
+            command.add_argument("--held-out", type=Path, help="table of clips to measure the result with")
         if name == "train":
             command.add_argument("--model", type=Path, help="diffusion weights whose errors to mend")
             command.add_argument("--text", type=Path, help="folder of the text table, with --model")
@@ -262,27 +269,28 @@ def main() -> None:
             command.add_argument("--rate", type=float, default=1e-3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    torch.manual_seed(arguments.seed)
-    training, held_out = clip_files(arguments.clips)
+    measured = arguments.table if arguments.command == "eval" else getattr(arguments, "held_out", None)
     if arguments.command == "fit":
-        model = fit(training[:600], arguments.seed)
+        torch.manual_seed(arguments.seed)
+        model = fit(open_clips(arguments.table), arguments.seed)
         save_file({key: value.contiguous() for key, value in model.state_dict().items()}, arguments.output)
     else:
         model = NanoAutoencoder()
         model.load_state_dict(load_file(arguments.weights))
-        if arguments.command == "train":
-            train(
-                model,
-                training,
-                arguments.weights,
-                steps=arguments.steps,
-                seed=arguments.seed,
-                rate=arguments.rate,
-                diffusion=DiffusionErrors(arguments.model, arguments.text) if arguments.model else None,
-            )
-        elif arguments.command == "export":
-            save_file(shipped(model), arguments.output)
-    evaluate(model, held_out)
+    if arguments.command == "train":
+        train(
+            model,
+            open_clips(arguments.table),
+            arguments.weights,
+            steps=arguments.steps,
+            seed=arguments.seed,
+            rate=arguments.rate,
+            diffusion=DiffusionErrors(arguments.model, arguments.text) if arguments.model else None,
+        )
+    elif arguments.command == "export":
+        save_file(shipped(model), arguments.output)
+    if measured is not None:
+        evaluate(model, open_clips(measured))
 
 
 if __name__ == "__main__":
