@@ -26,14 +26,19 @@ class Question:
     @property
     def user(self) -> str:
         """The words of the user message."""
-        content = self.body["messages"][1]["content"]
+        content = self.body["messages"][-1]["content"]
         return content if isinstance(content, str) else content[0]["text"]
 
     @property
     def picture(self) -> str | None:
         """The address of the picture in the user message."""
-        content = self.body["messages"][1]["content"]
-        return None if isinstance(content, str) else content[1]["image_url"]["url"]
+        return next(iter(self.pictures), None)
+
+    @property
+    def pictures(self) -> list[str]:
+        """The addresses of all pictures in the user message."""
+        content = self.body["messages"][-1]["content"]
+        return [] if isinstance(content, str) else [part["image_url"]["url"] for part in content[1:]]
 
 
 @dataclass(frozen=True)
@@ -43,13 +48,15 @@ class Raw:
     body: str
     status: int = 200
     kind: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = (("Retry-After-Ms", "1"),)  # the client waits as long before its next try
 
 
-def completion(content: Any, *, finish: str = "stop", **message: Any) -> Raw:
-    """A chat completion with this content."""
+def completion(content: Any, *, finish: str = "stop", tokens: tuple[int, int] | None = None, **message: Any) -> Raw:
+    """A chat completion with this content. tokens: of the question and of the answer."""
     choice = {"index": 0, "message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
     head = {"id": "1", "object": "chat.completion", "created": 0, "model": "served"}
-    return Raw(json.dumps({**head, "choices": [choice]}))
+    usage = {} if tokens is None else {"usage": dict(zip(("prompt_tokens", "completion_tokens"), tokens, strict=True))}
+    return Raw(json.dumps({**head, "choices": [choice], **usage}))
 
 
 def failure(status: int, message: str = "") -> Raw:
@@ -85,7 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.kind)
         self.send_header("Content-Length", str(len(data)))
-        self.send_header("Retry-After-Ms", "1")  # the client waits as long before its next try
+        for name, value in answer.headers:
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
 

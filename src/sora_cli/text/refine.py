@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 
 from sora_cli.console import get_console
 
+from .answers import one_line, without_thoughts
 from .chat import ChatError, Service, ask, printable
 
 #: video: text to video; image: a single frame; picture: a video from a picture, which the model sees.
@@ -26,8 +27,6 @@ INSTRUCTIONS = Path(__file__).parent / "instructions"
 #: About what 300 tokens hold, the most that the released models read.
 MOST_CHARACTERS = 1500
 MOST_MOTION = 100
-_THOUGHTS = re.compile(r"\s*<think>.*?(</think>|\Z)", re.DOTALL)
-_QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»"}
 #: Letters that the prompt syntax reads as settings and segments.
 _SYNTAX = str.maketrans(dict.fromkeys("{}|", " "))
 
@@ -102,9 +101,7 @@ def clean_answer(answer: str) -> str:
 
     Raises ChatError when nothing is left.
     """
-    text = printable(_THOUGHTS.sub("", answer, count=1).translate(_SYNTAX))
-    while len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and text[0] not in text[1:-1]:
-        text = text[1:-1].strip()
+    text = one_line(answer.translate(_SYNTAX))
     if not any(letter.isalnum() for letter in text):
         raise ChatError("the answer is empty")
     return _cut(text)
@@ -112,7 +109,7 @@ def clean_answer(answer: str) -> str:
 
 def motion_score(answer: str) -> int:
     """The motion score in an answer, which must be one whole number from 0 to 100. Raises ChatError."""
-    text = printable(_THOUGHTS.sub("", answer, count=1)).strip(" .\"'`*")
+    text = printable(without_thoughts(answer)).strip(" .\"'`*")
     if not re.fullmatch("[0-9]{1,3}", text) or int(text) > MOST_MOTION:
         raise ChatError(f"the answer {shorten(text)!r} is no whole number from 0 to {MOST_MOTION}")
     return int(text)
