@@ -45,6 +45,10 @@ class MissingError(SoraError):
         super().__init__(message, hint=hint, exit_code=EXIT_MISSING)
 
 
+class StopError(SoraError):
+    """Nothing can be done for any row of a table, so that there is no use in trying the next."""
+
+
 class NotEnoughMemoryError(SoraError):
     """The device has no memory for what was asked."""
 

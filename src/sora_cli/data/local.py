@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sora_cli.errors import EXIT_FAILED, MissingError, SoraError
+from sora_cli.errors import EXIT_FAILED, MissingError, SoraError, StopError
 
 from .work import Job, Made, Outcome, Row, RowFunction, Work
 
@@ -143,10 +143,7 @@ def _outcomes(future: Any, task: _Task, work: Work, again: deque[_Task]) -> Sequ
         return [Outcome(job.keys[0], Made(reason=f"{_name(job.rows[0])}: {why}"))]
     if isinstance(made, _Failed):
         raise SoraError(made.message, hint=made.hint, exit_code=made.exit_code)
-    return [
-        Outcome(key, one if one.reason is None else Made(one.rows, f"{_name(row)}: {one.reason}"))
-        for key, row, one in zip(job.keys, job.rows, made, strict=True)
-    ]
+    return [Outcome(key, named(row, one)) for key, row, one in zip(job.keys, job.rows, made, strict=True)]
 
 
 def _ending(error: Any) -> str:
@@ -154,6 +151,11 @@ def _ending(error: Any) -> str:
     if code is None:
         return "it was ended"
     return f"signal {-code}" if isinstance(code, int) and code < 0 else f"exit code {code}"
+
+
+def named(row: Row, made: Made) -> Made:
+    """What was made of a row, with its name before the reason."""
+    return made if made.reason is None else Made(made.rows, f"{_name(row)}: {made.reason}")
 
 
 def _name(row: Row) -> str:
@@ -180,7 +182,10 @@ def _settle(target: str, options: Mapping[str, Any], device: str, threads: int) 
 
 def _do(rows: list[Row]) -> Sequence[Made] | _Failed:
     """The rows' results; a row that raises has its reason."""
-    return _function if isinstance(_function, _Failed) else apply(_function, rows)
+    try:
+        return _function if isinstance(_function, _Failed) else apply(_function, rows)
+    except StopError as error:
+        return _Failed(error.message, error.hint, error.exit_code)
 
 
 def make_function(target: str, options: Mapping[str, Any], device: str) -> RowFunction:
@@ -191,9 +196,14 @@ def make_function(target: str, options: Mapping[str, Any], device: str) -> RowFu
 
 
 def apply(function: RowFunction, rows: Sequence[Row]) -> Sequence[Made]:
-    """The results of rows; where it raises, each row's on its own, so that only the bad one is without."""
+    """The results of rows; where it raises, each row's on its own, so that only the bad one is without.
+
+    Raises StopError when the function does.
+    """
     try:
         return function(rows)
+    except StopError:
+        raise
     except Exception as error:  # any fault of any library in a file that somebody else made
         if len(rows) == 1:
             return [Made(reason=_reason(error))]

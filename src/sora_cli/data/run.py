@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +14,7 @@ from sora_cli.errors import SoraError, UsageError
 from .addresses import is_address
 from .local import LocalEngine, available_cores
 from .tables import WRITTEN_SUFFIXES, check_output, scan_tables, table_places, write_table
-from .work import REASON, Engine, Work, added_columns, do_work, new_rows, open_results
+from .work import REASON, Engine, Results, Work, added_columns, do_work, new_rows, open_results
 
 if TYPE_CHECKING:
     import polars as pl
@@ -94,13 +94,18 @@ def run_step(
     bad: Literal["keep", "drop"],
     gives_rows: bool = False,
     without: Sequence[str] = (),
+    engine: Engine | None = None,
+    amend: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
     finish: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
+    report: Callable[[Results], Mapping[str, Any]] | None = None,
 ) -> None:
     """Do the work on a table, write the output, list the rows that failed beside it, and print its path.
 
     verb: "probing", for the progress line. bad: what becomes of rows that failed. gives_rows: whether the work makes
-    rows of a row, not columns; without: columns that are not taken over; finish: what is done with
-    the table last. Raises SoraError when no row succeeds.
+    rows of a row, not columns; without: columns that are not taken over. engine: instead of that of the options.
+    amend: changes to new columns, which may give rows a `REASON`; finish: what is done with the table last. report:
+    says what the work took, also when it is interrupted, and gives it for the record. Raises SoraError when no row
+    succeeds.
     """
     console = get_console()
     output = options.output
@@ -110,8 +115,13 @@ def run_step(
         console.table(frame.head(20).to_dicts(), frame.columns, title=f"the first of {frame.height} rows")
         return
     results = open_results(output, work, restart=options.restart)
-    do_work(frame, work, options.make_engine(frame.height), results, verb=verb)
-    made, failed = (new_rows if gives_rows else _added)(frame, work, results)
+    said: Mapping[str, Any] = {}
+    try:
+        do_work(frame, work, engine or options.make_engine(frame.height), results, verb=verb)
+    finally:
+        if report is not None:
+            said = report(results)
+    made, failed = new_rows(frame, work, results) if gives_rows else _added(frame, work, results, amend)
     listed = bad_path(output)
     if failed.height:
         write_table(failed.select("path", error=REASON), listed, overwrite=True)
@@ -128,7 +138,7 @@ def run_step(
     write_table(made, output, overwrite=options.overwrite)
     if not options.keep_log:
         results.remove()
-    record = {"path": str(output), "rows": made.height, "from_rows": frame.height, "bad": failed.height}
+    record = {"path": str(output), "rows": made.height, "from_rows": frame.height, "bad": failed.height, **said}
     console.result(output, {**record, "bad_rows": str(listed)} if failed.height else record)
 
 
@@ -138,6 +148,10 @@ def bad_path(output: Path) -> Path:
     return output.with_name(f"{name}.bad.csv")
 
 
-def _added(frame: pl.DataFrame, work: Work, results: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _added(
+    frame: pl.DataFrame, work: Work, results: Results, amend: Callable[[pl.DataFrame], pl.DataFrame] | None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     made = added_columns(frame, work, results)
+    if amend is not None:
+        made = amend(made)
     return made, made.filter(made[REASON].is_not_null())

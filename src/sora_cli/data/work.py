@@ -61,9 +61,9 @@ class Work:
     """What is done with each row.
 
     name: for messages. target: "module:attr" `(options, device) -> RowFunction`, called once in every process.
-    options: JSON-safe; a run goes on only with the same. inputs: columns that it reads. columns: what it writes, by
-    name "int", "float", "str" or "bool". rows_at_once: that a process is given together. seconds: a row may take; a
-    process that needs longer is stopped.
+    options: JSON-safe. inputs: columns that it reads. columns: what it writes, by name "int", "float", "str" or "bool".
+    rows_at_once: that a process is given together. seconds: a row may take; a process that needs longer is stopped.
+    settings: what must be the same for a run to go on, None for all options.
     """
 
     name: str
@@ -73,6 +73,7 @@ class Work:
     columns: Mapping[str, str]
     rows_at_once: int = 8
     seconds: float = 600.0
+    settings: Mapping[str, Any] | None = None
 
 
 class Engine(Protocol):
@@ -89,10 +90,11 @@ class Engine(Protocol):
 
 @dataclass
 class Results:
-    """The log of one output. folder: beside it; seen: keys of the rows that are done."""
+    """The log of one output. folder: beside it; seen: keys of the rows that are done; added: rows of this run."""
 
     folder: Path
     seen: set[int] = field(default_factory=set)
+    added: int = 0
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """Append outcomes."""
@@ -103,6 +105,7 @@ class Results:
         except OSError as error:
             raise write_failed(self.folder / LOG, error) from error
         self.seen.update(key for key, _ in outcomes)
+        self.added += len(outcomes)
 
     def frame(self, columns: Mapping[str, str]) -> pl.DataFrame:
         """All of it: key, reason and `rows`, a list of structs of these columns."""
@@ -129,7 +132,8 @@ def open_results(output: Path, work: Work, *, restart: bool = False) -> Results:
     folder = output.with_name(f"{output.name}.work")
     if restart:
         shutil.rmtree(folder, ignore_errors=True)
-    settings = {"work": work.name, "options": json.loads(json.dumps(dict(work.options)))}
+    options = work.options if work.settings is None else work.settings
+    settings = {"work": work.name, "options": json.loads(json.dumps(dict(options)))}
     path = folder / SETTINGS
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
