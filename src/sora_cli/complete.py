@@ -69,6 +69,11 @@ def interpolators(incomplete: str) -> list[Value]:
     return _specs("interpolator")
 
 
+def captioners(incomplete: str) -> list[Value]:
+    """Captioner names."""
+    return _specs("captioner")
+
+
 def text_encoders(incomplete: str) -> list[Value]:
     """Text encoder names."""
     return _specs("text-encoder")
@@ -126,6 +131,11 @@ def train_presets(incomplete: str) -> list[Value]:
 def vae_presets(incomplete: str) -> list[Value]:
     """Recipes for `sora vae train`."""
     return _presets("vae")
+
+
+def caption_prompts(incomplete: str) -> list[Value]:
+    """Prompts for `sora data caption` and `sora data tag`."""
+    return _presets("caption")
 
 
 def all_presets(incomplete: str) -> list[Value]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sora_cli import complete
+
 if TYPE_CHECKING:
     from sora_cli.data.run import StepOptions
 
@@ -68,6 +70,18 @@ NoHeader = Annotated[
         "--no-header", help="CSV files start with data: path, text and perhaps num_frames", rich_help_panel="Run"
     ),
 ]
+Captioner = Annotated[
+    str,
+    typer.Option("--captioner", help="who is asked", metavar="NAME", autocompletion=complete.captioners),
+]
+CaptionModel = Annotated[
+    str | None,
+    typer.Option("--model", help="its model  (default: the captioner's)", metavar="NAME"),
+]
+CaptionerOptions = Annotated[
+    list[str] | None, typer.Option("-O", help="option of the captioner, repeatable", metavar="KEY=VALUE")
+]
+KeepUncaptioned = Annotated[bool, typer.Option("--keep-bad", help="keep rows without a usable answer")]
 
 
 def step_options(ctx: typer.Context) -> StepOptions:

@@ -29,6 +29,7 @@ KINDS: Mapping[str, str] = {
     "models": "what a model is sampled with unless told otherwise",
     "launch": "how a model runs, by size, length, GPUs and memory",
     "data": "plans of `sora data run`",
+    "caption": "what `sora data caption` and `sora data tag` ask",
     "tables": "names of sizes and lengths",
 }
 """Kinds of presets. "tables" are the files at the top of the presets folder, the others are folders in it."""
@@ -66,6 +67,14 @@ LAUNCH_KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "run": RUN_KEYS,
     "env": {},
     "expect": EXPECT_KEYS,
+}
+CAPTION_KEYS: Mapping[str, type | tuple[type, ...]] = {
+    "image": str,
+    "video": str,
+    "text": str,
+    "frames": int,
+    "examples": int,
+    "fields": list,
 }
 
 
@@ -200,16 +209,38 @@ def read_table(name: str) -> Mapping[str, Any]:
 def load_preset(kind: str, name: str, plugins: PresetPlugins | None = None) -> Any:
     """The validated content of a preset.
 
-    Returns sections for "generate" and "models", a list of `LaunchEntry` for "launch", the plain data for "tables".
+    Returns sections for "generate" and "models", a list of `LaunchEntry` for "launch", the plain data for the others.
     UsageError naming file and line for unknown keys and wrong values.
     """
     info = find_preset(kind, name, plugins)
     document = read_yaml(info.path)
     if kind == "launch":
         return launch_entries(document)
+    if kind == "caption":
+        _check_caption(document)
     if kind in SECTIONS:
         _check_sections(kind, document)
     return document.data or {}
+
+
+def _check_caption(document: Document) -> None:
+    from .config.layers import Problem, raise_problems
+
+    content = document.data
+    if not isinstance(content, dict) or not {"image", "video", "text"} & set(content):
+        raise UsageError(f"{document.path}: a caption preset needs image, video or text: what is asked about them")
+    problems = []
+    for key, value in content.items():
+        kind = CAPTION_KEYS.get(key)
+        if kind is None:
+            problems.append(Problem(document.where(key), f"unknown key {key!r}", did_you_mean(key, CAPTION_KEYS)))
+        elif not isinstance(value, kind) or value is True or value is False:
+            problems.append(Problem(document.where(key), f"{key}: {value!r} has the wrong type"))
+        elif isinstance(value, int) and value < 1:
+            problems.append(Problem(document.where(key), f"{key}: {value} is less than 1"))
+        elif isinstance(value, list) and not all(isinstance(name, str) for name in value):
+            problems.append(Problem(document.where(key), f"{key}: {value!r} is no list of names"))
+    raise_problems(problems)
 
 
 def _check_sections(kind: str, document: Document) -> None:

@@ -37,7 +37,7 @@ def test_one_kind(fake_plugin, sora) -> None:
 
 
 def test_an_empty_kind_is_an_empty_list(sora) -> None:
-    assert json.loads(sora("plugins", "list", "--kind", "captioner", "--json").out) == []
+    assert json.loads(sora("plugins", "list", "--kind", "presets", "--json").out) == []
 
 
 def test_an_unknown_kind_gets_a_suggestion(sora) -> None:

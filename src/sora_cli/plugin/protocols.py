@@ -171,6 +171,39 @@ class Interpolator(Protocol):
         ...
 
 
+class CaptionQuestion(NamedTuple):
+    """What a captioner is asked: words, and frames (H, W, 3) uint8 RGB of a clip in the order of time.
+
+    fields: names of the strings of the JSON object that is wanted; empty for plain text.
+    """
+
+    text: str
+    frames: Sequence[NDArray[np.uint8]] = ()
+    fields: Sequence[str] = ()
+
+
+class CaptionAnswer(NamedTuple):
+    """An answer as the model gave it, or None with the reason why there is none.
+
+    is_cut: it ends where its longest length was reached. requests, tokens: what it took, 0 where that is not known.
+    """
+
+    text: str | None
+    reason: str | None = None
+    is_cut: bool = False
+    requests: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+
+
+class Captioner(Protocol):
+    """A model that answers questions about clips. A remote one (DataToolSpec) is called by several threads at once."""
+
+    def __call__(self, questions: Sequence[CaptionQuestion]) -> Sequence[CaptionAnswer]:
+        """An answer to each. Raises StopError when no question can be answered any more."""
+        ...
+
+
 class DiffusionModel(Protocol):
     """The network. Called with x (B, C, T, H, W), timestep (B,), y (B, 1, L, D) and the conditioning by keyword.
 

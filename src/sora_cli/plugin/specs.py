@@ -291,6 +291,8 @@ class DataToolSpec(Spec):
     """Part -> where the weights of the networks that it looks with come from."""
     options: str | None = None
     """"module:Class" of a pydantic model with the options that only this tool has."""
+    is_remote: bool = False
+    """A captioner that asks a service: several threads share it, as many as its option `in_flight` says."""
 
 
 @dataclass(frozen=True, kw_only=True)
