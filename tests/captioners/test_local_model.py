@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -88,6 +90,25 @@ def test_a_language_model_is_padded_on_the_left(llama):
     assert [answer.text for answer in answers] == [
         by_hand(llama, f"USER: {question.text} ASSISTANT:") for question in questions
     ]
+
+
+def test_one_model_over_two_processes(llava):
+    """In a process of its own, which is rank 0 then."""
+    script = f"""
+import numpy as np
+from sora_plugins.captioners.local_model import Options, load
+from sora_cli.plugin.protocols import CaptionQuestion
+frames = [np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)]
+captioner = load({{}}, "cpu", Options(model={str(llava)!r}, max_tokens={LENGTH}, tensor_parallel=2))
+for _ in range(2):
+    print(captioner([CaptionQuestion("what", frames), CaptionQuestion("longer question", frames)]))
+weight = captioner.captioner.model.model.language_model.layers[0].mlp.gate_proj.weight
+print(tuple(weight.shape), tuple(weight.to_local().shape), flush=True)
+"""
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240)
+    assert finished.returncode == 0, finished.stderr
+    alone = captioner(llava)([CaptionQuestion("what", frames(1)), CaptionQuestion("longer question", frames(1))])
+    assert finished.stdout.splitlines() == [str(alone), str(alone), "(64, 32) (32, 32)"]
 
 
 def test_where_answers_end(llama):

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sora_cli.errors import MissingError, SoraError, UsageError
-from sora_cli.plugin.protocols import CaptionAnswer, CaptionQuestion
+from sora_cli.plugin.protocols import CaptionAnswer, Captioner, CaptionQuestion
 
 
 class Options(BaseModel):
@@ -22,7 +22,7 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     #: Those that change no answer by more than rounding.
-    WITHOUT_EFFECT: ClassVar = ("batch_size", "device_map", "attention")
+    WITHOUT_EFFECT: ClassVar = ("batch_size", "device_map", "attention", "tensor_parallel")
 
     model: str = Field("", description="folder, hub id, or a GGUF file of a language model")
     revision: str = Field("main", description="branch, tag or commit of a hub id")
@@ -30,8 +30,9 @@ class Options(BaseModel):
     max_tokens: int = Field(300, ge=1, description="longest answer")
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: as stored; on the CPU fp32")
     attention: str | None = Field(None, description="attention of transformers, such as sdpa or flash_attention_2")
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that share one model; with --gpus a multiple of it")
     device_map: Literal["auto", "balanced", "sequential"] | None = Field(
-        None, description="spread one model over all GPUs and the memory of the machine (package accelerate)"
+        None, description="lay layers of one model on all GPUs and the memory of the machine (package accelerate)"
     )
 
 
@@ -99,11 +100,22 @@ def _conversation(question: CaptionQuestion, *, takes_pictures: bool) -> list[di
     return [{"role": "user", "content": [*shown, {"type": "text", "text": question.text}]}]
 
 
-def load(weights: Mapping[str, Any], device: Any, options: Options | None) -> LocalCaptioner:
-    """The model on this device. Raises SoraError when it cannot be loaded or does not chat."""
+def load(weights: Mapping[str, Any], device: Any, options: Options | None) -> Captioner:
+    """The model on this device and as many behind it as share it. Raises SoraError when it cannot be loaded."""
     options = options or Options()
     if not options.model:
         raise UsageError("which model is not said", hint="name a folder or a hub id with --model")
+    if options.tensor_parallel == 1:
+        return load_model(options, str(device))
+    if options.device_map is not None:
+        raise UsageError("device_map and tensor_parallel do not go together", hint="leave one of them out")
+    from .tensor_parallel import lead
+
+    return lead(options, str(device))
+
+
+def load_model(options: Options, device: str) -> LocalCaptioner:
+    """The model, or the part of this rank. Raises SoraError when it cannot be loaded or does not chat."""
     import transformers
     from transformers.utils import logging
 
@@ -116,7 +128,7 @@ def load(weights: Mapping[str, Any], device: Any, options: Options | None) -> Lo
         kind = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
         processors = transformers.AutoProcessor if sees else transformers.AutoTokenizer
         processor = processors.from_pretrained(source, **own)
-        model = kind.from_pretrained(source, **own, **_placement(options, str(device)))
+        model: Any = kind.from_pretrained(source, **own, **_placement(options, device))
     except ImportError as error:
         raise MissingError(f"{options.model} needs a package: {str(error).strip().splitlines()[0]}") from error
     except (OSError, ValueError, KeyError) as error:
@@ -127,7 +139,7 @@ def load(weights: Mapping[str, Any], device: Any, options: Options | None) -> Lo
         ) from error
     if getattr(processor, "chat_template", None) is None:
         raise SoraError(f"the model {options.model} has no chat template", hint="choose one that was tuned for chats")
-    if options.device_map is None:
+    if options.device_map is None and options.tensor_parallel == 1:
         model = model.to(device)
     return LocalCaptioner(model.eval(), processor, options)
 
@@ -146,6 +158,10 @@ def _placement(options: Options, device: str) -> dict[str, Any]:
 
     dtypes = {"auto": "auto", "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     is_slow = options.dtype == "auto" and device == "cpu" and options.device_map is None
-    given = {"attn_implementation": options.attention, "device_map": options.device_map}
+    given: dict[str, Any] = {"attn_implementation": options.attention, "device_map": options.device_map}
+    if options.tensor_parallel > 1:
+        from transformers.distributed import DistributedConfig
+
+        given["distributed_config"] = DistributedConfig(tp_size=options.tensor_parallel)
     chosen = torch.float32 if is_slow else dtypes[options.dtype]
     return {"dtype": chosen, **{name: value for name, value in given.items() if value is not None}}

@@ -90,16 +90,24 @@ class Asked:
         return captioner
 
     def engine(self, step: StepOptions, rows: int, before: Work | None) -> Engine:
-        """Threads for a service, with processes that read files; one process per GPU, or one, for a model here."""
+        """Threads for a service, with processes that read files; one process per GPU, or one, for a model here.
+
+        Raises UsageError for GPUs that cannot be shared as the option `tensor_parallel` says.
+        """
         from .local import LocalEngine
         from .threads import ThreadEngine
 
+        shared = self.options.get("tensor_parallel", 1)
+        if step.gpus % shared:
+            raise UsageError(f"{step.gpus} GPUs cannot be shared by {shared} each", hint=f"give --gpus {shared}")
         if step.engine != "local" or step.address is not None:
+            if shared > 1:
+                raise UsageError("processes of a Ray cluster have one GPU each", hint="leave tensor_parallel out")
             return step.make_engine(rows)
         if self.is_remote:
             return ThreadEngine(min(self.options["in_flight"], max(1, rows)), before, step.devices(rows))
         # Every process holds the model, and uses all cores.
-        return LocalEngine(step.devices(rows) if step.gpus or step.workers else ("cpu",))
+        return LocalEngine(step.devices(rows)[::shared] if step.gpus or step.workers else ("cpu",))
 
     def report(self, results: Results, seconds: float) -> dict[str, Any]:
         """What all questions took, those of an interrupted run before included. seconds: that this run took."""

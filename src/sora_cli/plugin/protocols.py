@@ -197,7 +197,11 @@ class CaptionAnswer(NamedTuple):
 
 
 class Captioner(Protocol):
-    """A model that answers questions about clips. A remote one (DataToolSpec) is called by several threads at once."""
+    """A model that answers questions about clips. A remote one (DataToolSpec) is called by several threads at once.
+
+    Options of it that others look at, where it has them: `model`; `in_flight`, threads; `batch_size`, questions at a
+    time; `tensor_parallel`, GPUs of one process; `price_prompt` and `price_answer`, of a million tokens.
+    """
 
     def __call__(self, questions: Sequence[CaptionQuestion]) -> Sequence[CaptionAnswer]:
         """An answer to each. Raises StopError when no question can be answered any more."""
