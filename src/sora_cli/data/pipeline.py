@@ -135,14 +135,22 @@ def run_plan(steps: Sequence[Step], folder: Path) -> Path:
         # Before it runs, so that an interrupted run is known to be of these settings; the old table is not theirs.
         step.table.unlink(missing_ok=True)
         step.record.write_text(json.dumps({"key": step.key, "settings": step.settings}), encoding="utf-8")
-        finished = subprocess.run(command, stdout=subprocess.DEVNULL)
-        if finished.returncode:
+        code = _run(command)
+        if code:
             raise SoraError(
-                f"{title} failed",
-                hint="the same command goes on there; the reason is above",
-                exit_code=finished.returncode,
+                f"{title} failed", hint="the same command goes on there; the reason is above", exit_code=code
             )
     return _write_result(steps[-1].table, folder / RESULT)
+
+
+def _run(command: Sequence[str]) -> int:
+    """The exit code of a command, which is not killed at Ctrl-C: it got that too, and keeps what is under way."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
 
 
 def _listing(sources: Sequence[str]) -> list[tuple[str, ...]]:
