@@ -12,9 +12,9 @@ from sora_cli import options as o
 
 EPILOG = o.examples(
     "sora data caption clips.csv -o captioned.csv --model gpt-4o -O in_flight=16",
-    "sora data caption clips.csv -o captioned.csv --prompt f3 --strip-opening --score-text",
+    "sora data caption clips.csv -o out.csv --prompt f3 --strip-opening",
     'sora data caption clips.csv -o captioned.csv --prompt "What moves here?" --frames 6',
-    "sora data caption clips.csv -o out.csv --captioner transformers --model llava-hf/llava-1.5-7b-hf",
+    "sora data caption clips.csv -o out.csv --captioner transformers --model llava/",
 )
 _CAPTIONS = "Captions"
 

@@ -13,7 +13,7 @@ from sora_cli import options as o
 
 EPILOG = o.examples(
     "sora data cut videos.csv --clips clips/ -o clips.csv",
-    "sora data cut videos.csv --clips clips/ -o clips.csv --min-seconds 2 --max-seconds 15 --shorter-size 720",
+    "sora data cut videos.csv --clips clips/ -o clips.csv --shorter-size 720",
     "sora data cut videos.csv -o scenes.csv --detector transnetv2 -O threshold=0.4",
     "sora data cut scenes.csv --clips clips/ -o clips.csv --detector table",
 )

@@ -13,7 +13,7 @@ from sora_cli import options as o
 
 EPILOG = o.examples(
     "sora data interpolate clips.csv --clips smooth/ -o smooth.csv",
-    "sora data interpolate clips.csv --clips smooth/ -o smooth.csv --method amt-g --gpus 1 --doublings 2",
+    "sora data interpolate clips.csv --clips smooth/ -o smooth.csv --method amt-g --gpus 1",
 )
 
 

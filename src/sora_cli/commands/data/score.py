@@ -13,7 +13,7 @@ from sora_cli import options as o
 EPILOG = o.examples(
     "sora data score clips.csv -o scored.csv --score flow --score quality",
     "sora data score clips.csv -o scored.parquet --score aes --score match --gpus 8",
-    "sora data score clips.csv -o scored.csv --score flow-unimatch --weights unimatch=flow.pth",
+    "sora data score clips.csv -o out.csv --score aes --weights head=head.pth",
     "sora plugins list --kind scorer",
 )
 

@@ -12,9 +12,9 @@ from sora_cli import options as o
 from sora_cli.errors import UsageError
 
 EPILOG = o.examples(
-    "sora data tag captioned.csv -o tagged.csv --key objects --key actions --model gpt-4o-mini",
+    "sora data tag clips.csv -o tagged.csv --key objects --model gpt-4o-mini",
     "sora data tag captioned.csv -o tagged.csv --key colours --prompt @colours.txt",
-    "sora data tag captioned.csv -o tagged.csv --captioner transformers --model Qwen/Qwen3-4B",
+    "sora data tag clips.csv -o tagged.csv --captioner transformers --model qwen/",
     "sora data tag captioned.csv -o english.csv --translate-to en",
 )
 
