@@ -212,7 +212,8 @@ def new_rows(frame: pl.DataFrame, work: Work, results: Results) -> tuple[pl.Data
     failed = joined.filter(pl.col(REASON).is_not_null()).drop(ROWS)
     good = joined.filter(pl.col(REASON).is_null() & (pl.col(ROWS).list.len() > 0)).drop(REASON)
     kept = good.drop([name for name in work.columns if name in frame.columns])
-    return kept.explode(ROWS).unnest(ROWS), failed
+    made = kept.explode(ROWS).unnest(ROWS)
+    return made.select(*work.columns, *(name for name in made.columns if name not in work.columns)), failed
 
 
 def row_keys(frame: pl.DataFrame, inputs: Sequence[str]) -> NDArray[np.uint64]:
