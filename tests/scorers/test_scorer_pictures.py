@@ -339,3 +339,34 @@ def test_pull(sora):
     assert "aes (head) needs sac+logos+ava1-l14-linearMSE.pth" in by_hand.err
     assert "--weights aes.head=FILE" in by_hand.err
     assert "nsfw needs no download" in sora("pull", "nsfw").err
+
+
+@pytest.mark.parametrize(
+    ("box", "share", "crop"),
+    [
+        ((0, 90, 0, 160), 0.0, "160:90:0:0"),
+        ((12, 78, 0, 160), 24 / 90, "160:66:0:12"),
+        ((0, 90, 20, 150), 30 / 160, "130:90:20:0"),
+        ((10, 80, 16, 144), 1 - 70 * 128 / (90 * 160), "128:70:16:10"),
+    ],
+)
+def test_black_borders(box, share, crop):
+    from sora_plugins.scorers.borders import load
+
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 14, (3, 90, 160, 3)).astype(np.uint8)  # black is never quite black
+    top, bottom, left, right = box
+    frames[:, top:bottom, left:right] = random.integers(40, 255, (3, bottom - top, right - left, 3))
+    frames[1, top:bottom, left:right] = 5  # a dark frame is no border
+    (scores,) = load({}, "cpu").score([ClipFrames(frames, np.zeros(3), 30, 24.0)])
+    assert scores["border"] == pytest.approx(share)
+    assert scores["crop"] == crop
+
+
+def test_a_dark_scene_has_no_borders():
+    from sora_plugins.scorers.borders import load
+
+    frames = np.random.default_rng(0).integers(0, 30, (3, 90, 160, 3)).astype(np.uint8)
+    frames[:, :20] = 0
+    (scores,) = load({}, "cpu").score([ClipFrames(frames, np.zeros(3), 30, 24.0)])
+    assert (scores["border"], scores["crop"]) == (0.0, "160:90:0:0")

@@ -59,17 +59,17 @@ def _spec(
     needs: tuple[str, ...] = (),
     weights: Mapping[str, Weights] | None = None,
     options: str | None = None,
-    is_text: bool = False,
+    texts: tuple[str, ...] = (),
     reads_text: bool = False,
 ) -> DataToolSpec:
-    """columns: the main one first; is_text: whether that holds text."""
+    """columns: the main one first; texts: those that hold text."""
     return DataToolSpec(
         name=name,
         summary=summary,
         target=f"sora_plugins.scorers.{target}",
         column=columns[0],
         more_columns=columns[1:],
-        text_columns=columns[:1] if is_text else (),
+        text_columns=texts,
         reads_text=reads_text,
         value_range=value_range,
         is_network=bool(weights),
@@ -150,6 +150,15 @@ def sora_scorers() -> list[DataToolSpec]:
             weights={"brisque": BRISQUE},
             options="FramesOptions",
         ),
+        _spec(
+            "borders",
+            "share of black borders, and what is inside of them as width:height:x:y",
+            "borders:load",
+            "border",
+            "crop",
+            texts=("crop",),
+            value_range=(0, 1),
+        ),
         _spec("sharpness", "how sharp; low is blurred", "quality:load_sharpness", "sharpness"),
         _spec("brightness", "how bright, 0 to 1", "quality:load_brightness", "brightness", value_range=(0, 1)),
         _spec(
@@ -157,7 +166,7 @@ def sora_scorers() -> list[DataToolSpec]:
             "camera motion by points that are followed through the clip, e.g. pan_left+zoom_in",
             "camera:load_tracks",
             "cmotion",
-            is_text=True,
+            texts=("cmotion",),
             needs=NEEDS_OPENCV,
             options="CameraOptions",
         ),
@@ -166,7 +175,7 @@ def sora_scorers() -> list[DataToolSpec]:
             "camera motion by dense flow between frames, one label",
             "camera:load_dense",
             "cmotion",
-            is_text=True,
+            texts=("cmotion",),
             needs=NEEDS_OPENCV,
         ),
         _spec(
