@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sora_cli.errors import MissingError, SoraError, UsageError
 
 Result = TypeVar("Result")
+#: Object stores that tables may name files in.
+STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory", "file")
 
 
 def is_address(place: str) -> bool:
@@ -32,6 +37,20 @@ def find_objects(place: str) -> list[str]:
     return _with_files(place, find)
 
 
+def objects_below(address: str) -> list[tuple[str, str]]:
+    """(address, stamp) of an object, or of all objects below a folder, sorted. The stamp changes with the content."""
+
+    def find(files: Any, path: str) -> list[tuple[str, str]]:
+        found = files.find(path, detail=True)
+        marks = ("ETag", "etag", "mtime", "LastModified", "updated", "created")
+        return sorted(
+            (files.unstrip_protocol(name), f"{about['size']}-{next((about[key] for key in marks if key in about), '')}")
+            for name, about in found.items()
+        )
+
+    return _with_files(address, find)
+
+
 def object_exists(address: str) -> bool:
     """Whether there is an object of this address."""
     return _with_files(address, lambda files, path: bool(files.exists(path)))
@@ -46,6 +65,30 @@ def local_copy(address: str) -> Path:
     """A copy of an object in a temporary folder, which goes when the program ends."""
     fsspec = _fsspec(address)
     return Path(_explained(address, lambda: fsspec.open_local(f"simplecache::{address}")))
+
+
+@contextlib.contextmanager
+def at_hand(place: str) -> Iterator[str]:
+    """A file of this machine: the place itself, or a copy of an object that is removed afterwards."""
+    if not is_address(place):
+        yield place
+        return
+    with tempfile.TemporaryDirectory(prefix="sora-") as folder:
+        copy = os.path.join(folder, place.rstrip("/").rsplit("/", 1)[-1] or "object")
+        _with_files(place, lambda files, path: files.get_file(path, copy))
+        yield copy
+
+
+def check_store(address: str) -> None:
+    """Raise UsageError for an address in a table that is not one of an object store.
+
+    Whoever wrote a table must not choose which web servers, of whose network, this machine calls.
+    """
+    scheme = address.partition("://")[0].lower()
+    if scheme not in STORES:
+        raise UsageError(
+            f"{address}: files named in tables are not fetched over {scheme}", hint=f"stores: {', '.join(STORES)}"
+        )
 
 
 def upload(source: Path, address: str) -> None:

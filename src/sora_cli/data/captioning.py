@@ -17,7 +17,7 @@ from sora_cli.text.answers import is_refusal, one_line, read_fields, whole_sente
 from sora_cli.text.chat import CUT_OFF, printable
 from sora_cli.video.media import is_image
 
-from .addresses import is_address, local_copy
+from .addresses import at_hand
 from .index import STAMP
 from .questions import Prompt
 from .work import REASON, Made, Results, Row, RowFunction, Work
@@ -303,14 +303,11 @@ def read_frames(path: str, count: int, shorter_size: int) -> list[NDArray[np.uin
             return at_points(num_frames, CAPTION_POINTS[count])
         return evenly_spaced(num_frames, count)
 
-    place = local_copy(path) if is_address(path) else Path(path)
     try:
-        frames = read_image(place) if is_image(path) else read_clip(place, 1, choose).frames
+        with at_hand(path) as file:
+            frames = read_image(Path(file)) if is_image(path) else read_clip(Path(file), 1, choose).frames
     except BadClipError as error:
         raise ValueError(printable(str(error))) from error
-    finally:
-        if is_address(path):
-            place.unlink(missing_ok=True)
     return [_smaller(frame, shorter_size) for frame in frames.permute(0, 2, 3, 1).numpy()]
 
 

@@ -15,6 +15,7 @@ from sora_cli.plugin.manager import get_plugins, load_attribute
 from sora_cli.plugin.protocols import Cutter
 from sora_cli.plugin.specs import DataToolSpec
 
+from .addresses import at_hand
 from .clip_writer import ClipFormat, write_clips
 from .index import STAMP
 from .timestamps import Scene, SceneRules, clip_name, format_scenes, parse_scenes, segments
@@ -156,7 +157,8 @@ def make_cutter(options: Mapping[str, Any], device: str) -> RowFunction:
         else:
             scenes = None
         wanted = [(segment, folder / clip_name(row, segment)) for segment in segments(scenes, rules)]
-        made = write_clips(row["path"], wanted, form)
+        with at_hand(row["path"]) as file:
+            made = write_clips(file, wanted, form)
         name = row.get("id") or Path(row["path"]).stem
         return Made(
             [
@@ -194,7 +196,7 @@ def find_scenes(cutter: Cutter, path: str) -> list[Scene]:
     """Scenes of a video, the whole of it when there is no cut. Raises SoraError when it cannot be read."""
     from .analysis import analyse
 
-    with analyse(path, cutter.frame_size, is_rough=cutter.is_rough) as analysis:
+    with at_hand(path) as file, analyse(file, cutter.frame_size, is_rough=cutter.is_rough) as analysis:
         scenes = cutter.scenes(analysis.frames, float(analysis.fps))
         times = [*analysis.times, analysis.end]
     return [(times[first], times[last]) for first, last in scenes]

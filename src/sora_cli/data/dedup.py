@@ -17,6 +17,7 @@ import numpy as np
 from sora_cli.errors import MissingError
 from sora_cli.video.media import is_image
 
+from .addresses import at_hand
 from .index import STAMP
 from .run import StepOptions, run_step
 from .work import Made, Row, RowFunction, Work
@@ -127,13 +128,17 @@ def make_hasher(options: Mapping[str, Any], device: str) -> RowFunction:
         return "-" if grey.std() < LEAST_DEVIATION else str(imagehash.phash(Image.fromarray(picture)))
 
     def work(row: Row) -> Made:
-        if is_image(row["path"]):
-            with Image.open(row["path"]) as picture:
+        with at_hand(row["path"]) as file:
+            return hashed(file)
+
+    def hashed(file: str) -> Made:
+        if is_image(file):
+            with Image.open(file) as picture:
                 small = np.asarray(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX))
             return Made([{HASH: text(small)}])
         from .analysis import analyse
 
-        with analyse(row["path"], lambda height, width: (SIDE, SIDE), is_rough=True) as analysis:
+        with analyse(file, lambda height, width: (SIDE, SIDE), is_rough=True) as analysis:
             frames = list(analysis.frames)
         count = options["frames"]
         chosen = [frames[(2 * i + 1) * len(frames) // (2 * count)] for i in range(count)]

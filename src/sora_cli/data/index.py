@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sora_cli.errors import UsageError, unknown_name
 from sora_cli.video.media import is_image, is_video
 
+from .addresses import is_address, objects_below
 from .work import Made, Row, RowFunction, Work
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ def make_probe(options: Mapping[str, Any], device: str) -> RowFunction:
 def find_files(places: Sequence[str], kind: str, *, split: str = "train", info: str | None = None) -> pl.DataFrame:
     """The table of files before anything is known of them: id, path (absolute), relpath, stamp, text if there is one.
 
-    places: folders, files and patterns. kind: one of `KINDS`. split: the part of a set that has parts. info: a table
-    that belongs to the set. Rows are sorted by path and no file is there twice. Raises UsageError when a place does not
-    exist or nothing is found.
+    places: folders, files and patterns, and folders of object stores. kind: one of `KINDS`. split: the part of a set
+    that has parts. info: a table that belongs to the set. Rows are sorted by path and no file is there twice. Raises
+    UsageError when a place does not exist or nothing is found.
     """
     import polars as pl
 
@@ -66,6 +67,12 @@ def find_files(places: Sequence[str], kind: str, *, split: str = "train", info: 
         raise unknown_name("kind", kind, KINDS)
     rows: dict[str, dict[str, Any]] = {}
     for place in places:
+        if is_address(place):
+            for address, stamp in objects_below(place):
+                if kind in WANTED and WANTED[kind](address):
+                    relpath = address.removeprefix(place.rstrip("/")).lstrip("/") or address.rsplit("/", 1)[-1]
+                    rows.setdefault(address, {"path": address, "relpath": relpath, STAMP: stamp, "text": None})
+            continue
         for path, root, text in KINDS[kind](place, split, info):
             absolute = os.path.abspath(path)
             stamp = f"{(found := os.stat(path)).st_size:x}-{found.st_mtime_ns:x}"
@@ -175,10 +182,12 @@ def _vidprom(place: str, split: str, info: str | None) -> Iterator[Found]:
             yield path, root, row["prompt"]
 
 
+#: Kinds that files are of by their names alone.
+WANTED: Mapping[str, Callable[[str], bool]] = {"all": _is_media, "video": is_video, "image": is_image}
 KINDS: Mapping[str, Callable[[str, str, str | None], Iterator[Found]]] = {
-    "all": lambda place, split, info: _media(place, _is_media),
-    "video": lambda place, split, info: _media(place, is_video),
-    "image": lambda place, split, info: _media(place, is_image),
+    "all": lambda place, split, info: _media(place, WANTED["all"]),
+    "video": lambda place, split, info: _media(place, WANTED["video"]),
+    "image": lambda place, split, info: _media(place, WANTED["image"]),
     "ucf101": _ucf101,
     "imagenet": _imagenet,
     "vidprom": _vidprom,

@@ -11,6 +11,7 @@ from sora_cli.errors import UsageError
 from sora_cli.plugin.manager import get_plugins
 from sora_cli.plugin.specs import InterpolatorSpec
 
+from .addresses import at_hand
 from .index import STAMP
 from .run import StepOptions, run_step
 from .timestamps import file_name
@@ -77,7 +78,8 @@ def make_worker(settings: Mapping[str, Any], device: str) -> RowFunction:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{os.getpid()}.{path.name}")
         try:
-            count = interpolate_file(Path(row["path"]), partial, interpolator, doublings)
+            with at_hand(row["path"]) as file:
+                count = interpolate_file(Path(file), partial, interpolator, doublings)
             rate = probe(partial, fast=True)["fps"]
             os.replace(partial, path)
         finally:

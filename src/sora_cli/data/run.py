@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sora_cli.console import get_console
 from sora_cli.errors import SoraError, UsageError
 
-from .addresses import is_address
+from .addresses import check_store, is_address
 from .local import LocalEngine, available_cores
 from .tables import WRITTEN_SUFFIXES, check_output, scan_tables, table_places, write_table
 from .work import REASON, Engine, Results, Work, added_columns, do_work, new_rows, open_results
@@ -42,7 +42,10 @@ def open_rows(tables: Sequence[str], root: Path | None = None) -> pl.DataFrame:
 def _absolute(folder: Path, path: str | None, where: str) -> str:
     if not path:
         raise UsageError(f"{where}: the path is empty", hint="`sora data filter --remove-empty-path` leaves it out")
-    if is_address(path) or os.path.isabs(path):
+    if is_address(path):
+        check_store(path)
+        return path
+    if os.path.isabs(path):
         return path
     joined = os.path.normpath(folder / path)
     if not Path(joined).is_relative_to(folder):

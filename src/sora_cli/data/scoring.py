@@ -18,6 +18,7 @@ from sora_cli.errors import SoraError, UsageError
 from sora_cli.plugin.manager import get_plugins, load_attribute
 from sora_cli.plugin.specs import DataToolSpec
 
+from .addresses import at_hand
 from .index import STAMP
 from .run import StepOptions, run_step
 from .work import Made, Row, RowFunction, Work
@@ -208,32 +209,39 @@ def _score(scorer: Scorer, clips: Sequence[ClipFrames]) -> list[dict[str, Any]]:
 
 def _open_clip(row: Row, scorers: Mapping[str, Scorer]) -> dict[str, ClipFrames] | str:
     """What each scorer is shown of a clip, or why it cannot be read. Each frame is decoded once."""
-    from sora_cli.plugin.protocols import ClipFrames
-    from sora_cli.training.clip_reader import READERS, BadClipError, read_image
-    from sora_cli.video.media import is_image
+    from sora_cli.training.clip_reader import BadClipError
 
-    path, text = Path(row["path"]), row.get("text")
+    text = row.get("text")
     try:
-        if is_image(path):
-            picture = read_image(path).permute(0, 2, 3, 1).numpy()
-            found = {0: picture[0]}
-            count, fps, times = 1, 0.0, None
-            wanted = {name: scorer.frames(1, 0.0) for name, scorer in scorers.items()}
-        else:
-            if not path.is_file():
-                return "the file does not exist"
-            with READERS["pyav"](path) as video:
-                count, fps, times = video.num_frames, video.fps, video.seconds()
-                if count == 0:
-                    return "it has no frames"
-                wanted = {name: scorer.frames(count, fps) for name, scorer in scorers.items()}
-                numbers = sorted({number for each in wanted.values() for number in each})
-                frames = (frame.permute(1, 2, 0).numpy() for frame in video.stream(numbers))
-                found = dict(zip(numbers, frames, strict=True))
-    except BadClipError as error:
+        with at_hand(row["path"]) as file:
+            return _frames_for(Path(file), text, scorers)
+    except (BadClipError, SoraError) as error:
         return str(error)
     except Exception as error:  # decoders raise almost anything for damaged files
         return f"{type(error).__name__}: {error}"
+
+
+def _frames_for(path: Path, text: str | None, scorers: Mapping[str, Scorer]) -> dict[str, ClipFrames] | str:
+    from sora_cli.plugin.protocols import ClipFrames
+    from sora_cli.training.clip_reader import READERS, read_image
+    from sora_cli.video.media import is_image
+
+    if is_image(path):
+        picture = read_image(path).permute(0, 2, 3, 1).numpy()
+        found = {0: picture[0]}
+        count, fps, times = 1, 0.0, None
+        wanted = {name: scorer.frames(1, 0.0) for name, scorer in scorers.items()}
+    else:
+        if not path.is_file():
+            return "the file does not exist"
+        with READERS["pyav"](path) as video:
+            count, fps, times = video.num_frames, video.fps, video.seconds()
+            if count == 0:
+                return "it has no frames"
+            wanted = {name: scorer.frames(count, fps) for name, scorer in scorers.items()}
+            numbers = sorted({number for each in wanted.values() for number in each})
+            frames = (frame.permute(1, 2, 0).numpy() for frame in video.stream(numbers))
+            found = dict(zip(numbers, frames, strict=True))
     return {
         name: ClipFrames(
             np.stack([found[number] for number in numbers]),
