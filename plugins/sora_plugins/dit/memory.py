@@ -90,6 +90,7 @@ def _memory(
         weights=depth * block * dtype_bytes + rest_bytes,
         working=working,
         block=BLOCKS_ON_DEVICE * block * dtype_bytes + rest_bytes,
+        all_blocks=depth * block * dtype_bytes,
     )
 
 

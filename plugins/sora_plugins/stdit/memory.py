@@ -38,6 +38,7 @@ def network_memory(
         weights=count * block * dtype_bytes + rest_bytes,
         working=_working(config, count, latent_shape, rows, text_tokens, dtype_bytes, tokens_at_once),
         block=BLOCKS_ON_DEVICE * block * dtype_bytes + rest_bytes,
+        all_blocks=count * block * dtype_bytes,
     )
 
 

@@ -56,11 +56,13 @@ class PartMemory:
 
     weights: all its weights. working: the peak of everything else while it runs. block: the most weights that are on
     the device at a time when its blocks are moved there one by one (`--offload block`), None when it has no blocks.
+    all_blocks: of the weights those in blocks.
     """
 
     weights: int
     working: int
     block: int | None = None
+    all_blocks: int = 0
 
 
 @dataclass(frozen=True)

@@ -269,7 +269,8 @@ def bucket_report(plan: RunPlan, epoch: int = 0) -> dict[str, Any]:
 def memory_report(plan: RunPlan) -> dict[str, Any]:
     """What the state of training takes on each device, GiB; activations, which depend on the batches, come on top.
 
-    Weights and gradients in the training format; master weights, two moments and the average in float32.
+    Weights and gradients in the training format; master weights, two moments (with Muon one of weights in blocks, of
+    which next to all are in matrices) and the average in float32.
     """
     config, numbers = plan.config, plan.num_weights
     if numbers is None:
@@ -279,10 +280,10 @@ def memory_report(plan: RunPlan) -> dict[str, Any]:
     parts = {"weights": width, "gradients": width, "masters": 4 if width < 4 else 0, "moments": 8, "average": 4}
     cut = {"none": (), "zero2": ("gradients", "masters", "moments", "average"), "zero3": tuple(parts)}
     ranks = plan.num_processes
-    gib = {
-        name: numbers * each / 2**30 / (ranks if name in cut[config.hardware.sharding] else 1)
-        for name, each in parts.items()
-    }
+    total = {name: numbers * each for name, each in parts.items()}
+    if config.optimizer.name == "muon":
+        total["moments"] -= 4 * plan.num_in_blocks
+    gib = {name: each / 2**30 / (ranks if name in cut[config.hardware.sharding] else 1) for name, each in total.items()}
     if (
         isinstance(config, TrainConfig) and config.model.lora is not None
     ):  # what else there is belongs to adapters, and is small

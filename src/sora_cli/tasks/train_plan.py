@@ -18,7 +18,7 @@ from sora_cli.config.train_schema import ClipSection, TrainConfig, TrainHardware
 from sora_cli.errors import MissingError, SoraError, UsageError
 from sora_cli.launch.torchrun import machines
 from sora_cli.plugin.manager import load_attribute
-from sora_cli.plugin.specs import ParallelismSpec
+from sora_cli.plugin.specs import ParallelismSpec, PartMemory
 from sora_cli.training.buckets import BucketTable
 from sora_cli.training.captions import CaptionOptions
 from sora_cli.training.features import CAPTIONS, FeatureIndex, FeatureSource, is_features, read_index
@@ -92,7 +92,8 @@ class RunPlan:
     """What every training run has. name: of what is trained; folder: of the run.
 
     identity: what must be the same when it goes on.
-    num_weights: of the network, where its plugin says it; parallelism: None for one process.
+    num_weights, num_in_blocks: weights of the network, and those of them in its blocks, where its plugin says it.
+    parallelism: None for one process.
     """
 
     name: str
@@ -103,7 +104,8 @@ class RunPlan:
     parallelism: ParallelismSpec | None
     identity: Mapping[str, Any]
     notes: tuple[str, ...]
-    num_weights: float | None
+    num_weights: int | None
+    num_in_blocks: int = 0
 
     @property
     def num_rows(self) -> int:
@@ -161,6 +163,7 @@ def plan_train(
     weights = _weights(config, components, plugins, notes, need_weights=need_weights, features=features)
     variant = variant_of(config, components.model)
     model_config = _network_config(config, components, variant, weights)
+    num_weights, num_in_blocks = _num_weights(components, model_config)
     notes += sharding_notes(config.hardware)
     masks = None if config.objective.mask_ratios is None else _masks(config.objective.mask_ratios)
     source: ClipSource | FeatureSource
@@ -182,7 +185,8 @@ def plan_train(
     return TrainPlan(
         name=components.model.name,
         parallelism=components.parallelism,
-        num_weights=_num_weights(components, model_config),
+        num_weights=num_weights,
+        num_in_blocks=num_in_blocks,
         config=config,
         components=components,
         weights=weights,
@@ -448,13 +452,14 @@ def sharding_notes(hardware: TrainHardwareSection) -> list[str]:
     return [f"--sharding {hardware.sharding} changes nothing on one device"]
 
 
-def _num_weights(components: Components, model_config: Mapping[str, Any]) -> float | None:
-    """Weights of the network, from its own estimate of memory."""
+def _num_weights(components: Components, model_config: Mapping[str, Any]) -> tuple[int | None, int]:
+    """Weights of the network, and those of them in blocks, from its own estimate of memory."""
     model = components.model
     if model.memory is None:
-        return None
+        return None, 0
     sizes = {"latent_shape": (components.vae.latent_channels, 1, 8, 8), "rows": 1, "text_tokens": 1}
-    return float(load_attribute(model.memory, what=model.name)(model_config, **sizes, dtype_bytes=1).weights)
+    estimate: PartMemory = load_attribute(model.memory, what=model.name)(model_config, **sizes, dtype_bytes=1)
+    return estimate.weights, estimate.all_blocks
 
 
 def _digest(value: Any) -> str:

@@ -12,7 +12,7 @@ from sora_cli.config.resolve_train import ResolvedTrain
 from sora_cli.config.vae_schema import VaeTrainConfig
 from sora_cli.errors import MissingError, UsageError
 from sora_cli.plugin.manager import load_attribute
-from sora_cli.plugin.specs import DiscriminatorSpec, MetricSpec, VAESpec
+from sora_cli.plugin.specs import DiscriminatorSpec, MetricSpec, PartMemory, VAESpec
 from sora_cli.training.source import ClipSource
 from sora_cli.training.table import ClipTable
 from sora_cli.weights.locate import LocatedWeights, locate_parts, locate_weights
@@ -221,9 +221,10 @@ def _validation(config: VaeTrainConfig, source: ClipSource, cache: Path) -> Clip
     return validation_source(wanted.tables, source, cache, needs_text=False)
 
 
-def _num_weights(spec: VAESpec, network_config: Mapping[str, Any]) -> float | None:
+def _num_weights(spec: VAESpec, network_config: Mapping[str, Any]) -> int | None:
     """Weights of the network, from its estimate of memory in decoding."""
     if spec.memory is None:
         return None
     sizes = {"height": 8, "width": 8, "num_frames": 1, "frames_at_once": 1}
-    return float(load_attribute(spec.memory, what=spec.name)(network_config, **sizes, dtype_bytes=1).weights)
+    estimate: PartMemory = load_attribute(spec.memory, what=spec.name)(network_config, **sizes, dtype_bytes=1)
+    return estimate.weights
