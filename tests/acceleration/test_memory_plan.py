@@ -81,3 +81,8 @@ def test_released_model_on_small_cards():
         plan = plan_memory(parts, available=card)
         assert plan.fits, plan
         assert plan_memory(parts, available=80).offload == "none"
+
+
+def test_without_estimates_nothing_is_claimed():
+    plan = plan_memory(PartEstimates(None, None, None), available=8.0)
+    assert (plan.phases, plan.fits) == ({}, True)

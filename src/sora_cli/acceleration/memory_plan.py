@@ -38,7 +38,8 @@ class MemoryPlan:
     """How a run uses its device. Memory in GiB, margin included.
 
     offload: "none", "model" or "block"; text_device: "same", "block" (its blocks in turn) or "cpu"; decode_frames:
-    frames decoded together. phases: memory in each phase. available: of the device, None when it is not known.
+    frames decoded together. phases: memory in each phase, as far as plugins estimate it. available: of the device,
+    None when it is not known.
     """
 
     offload: str
@@ -49,8 +50,8 @@ class MemoryPlan:
 
     @property
     def peak(self) -> float:
-        """The most of all phases."""
-        return max(self.phases.values())
+        """The most of all phases, 0 without an estimate."""
+        return max(self.phases.values(), default=0.0)
 
     @property
     def fits(self) -> bool:
@@ -107,5 +108,5 @@ def _plan(
         phases["sampling"] = weights + parts.model.working
     if vae is not None:
         phases["decoding"] = (model_weights if level == "none" else 0) + vae_weights + vae.working
-    in_gib = {name: round(needed / GIB + MARGIN_GIB, 2) for name, needed in phases.items()} or {"sampling": 0.0}
+    in_gib = {name: round(needed / GIB + MARGIN_GIB, 2) for name, needed in phases.items()}
     return MemoryPlan(level, text_device, decode_frames, in_gib, available)

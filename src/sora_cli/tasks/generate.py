@@ -76,7 +76,7 @@ def memory_record(plan: GeneratePlan) -> dict[str, Any]:
     memory = plan.memory
     return {
         "phases_gib": memory.phases,
-        "peak_gib": memory.peak,
+        "peak_gib": memory.peak if memory.phases else None,
         "device_gib": memory.available,
         "offload": memory.offload,
         "text_device": memory.text_device,
@@ -85,9 +85,9 @@ def memory_record(plan: GeneratePlan) -> dict[str, Any]:
 
 
 def memory_note(plan: GeneratePlan) -> str | None:
-    """One line on what a run on a GPU will need; None on a CPU."""
+    """One line on what a run on a GPU will need; None on a CPU and without an estimate."""
     memory = plan.memory
-    if memory.available is None:
+    if memory.available is None or not memory.phases:
         return None
     return (
         f"{plan.shape.height}x{plan.shape.width}, {plan.shape.num_frames} frames: about {memory.peak:.1f} of "
