@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from sora_cli.config.resolve import resolve_generate
 from sora_cli.errors import UsageError
@@ -78,6 +81,28 @@ def test_adapters_say_what_they_were_trained_with(resolve, weights):
     resolved = resolve(flags)
     assert resolved.config.sampling.scheduler == "steps"
     assert resolved.notes == (f"sampling.scheduler is steps, but {weights()} was trained with flow",)
+
+
+def test_released_weights_and_a_scheduler_of_other_networks(resolve):
+    resolved = resolve({"model": {"name": "giant"}, "sampling": {"scheduler": "flow"}})
+    assert resolved.notes == ("sampling.scheduler is flow, but giant was trained with steps",)
+    assert resolve({"model": {"name": "giant"}, "sampling": {"scheduler": "quick"}}).notes == ()
+
+
+def test_files_with_tensors_say_it_too(weights, tmp_path):
+    """An adapter, a single file and a file of diffusers have no config.json that could."""
+    other = {**TRAINED, "model.vae": "blocks"}
+    config = Path(weights(other))
+    tensors, metadata = {"x": np.zeros(1, np.float32)}, {TRAINED_WITH: json.dumps(TRAINED)}
+    for name in ("adapter_model", "diffusion_pytorch_model", "style"):
+        save_file(tensors, tmp_path / f"{name}.safetensors", metadata=metadata)
+        place = tmp_path / f"{name}.safetensors" if name == "style" else tmp_path
+        assert trained_with(str(place)) == TRAINED
+        (tmp_path / f"{name}.safetensors").rename(config / f"{name}.safetensors")
+    assert trained_with(str(config / "style.safetensors")) == TRAINED, "config.json may be that of others"
+    assert trained_with(str(config)) == other
+    save_file(tensors, config / "style.safetensors")
+    assert trained_with(str(config / "style.safetensors")) == other
 
 
 def test_weaker_settings_lose(resolve, weights, tmp_path):

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from sora_cli.training.run_folder import describe
+from sora_cli.weights.trained import trained_with
 from sora_plugins.dit import pixart
 
 SIZE = ("--size", "64x64", "--frames", "1")
@@ -67,6 +68,26 @@ def test_diffusers_loads_what_was_trained(sora: Callable[..., Any], train: Calla
         given = theirs(x[:, :, 0], encoder_hidden_states=y[:, 0], timestep=t, added_cond_kwargs=sizes).sample
     assert given.std() > 0.01
     torch.testing.assert_close(mine, given, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("more", "output", "options"),
+    [
+        ((), "folder", ()),
+        ((), "file.safetensors", ()),
+        ((), "diffusers", ("--format", "diffusers")),
+        (("--lora", "rank=2 alpha=4"), "adapter", ()),
+        (("--lora", "rank=2 alpha=4"), "adapter.safetensors", ()),
+    ],
+)
+def test_what_is_exported_tells_of_its_training(
+    sora: Callable[..., Any], train: Callable[..., Any], more: tuple[str, ...], output: str, options: tuple[str, ...]
+) -> None:
+    train(*more)
+    assert sora("train", "export", "run", "-o", output, *options).code == 0
+    trained = trained_with("run")
+    assert (trained["model.name"], trained["sampling.scheduler"]) == ("pixart-alpha-256", "iddpm")
+    assert trained_with(output) == trained
 
 
 def test_what_is_there_stays(sora: Callable[..., Any], train: Callable[..., Any], monkeypatch: Any) -> None:

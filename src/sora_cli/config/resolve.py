@@ -23,8 +23,6 @@ from ..presets import LaunchEntry, choose_launch, list_presets, load_preset
 from ..redaction import redact
 from ..video.shapes import ClipShape, Size, covering_duration, covering_resolution, resolve_shape
 from ..weights import locate
-from ..weights.lora import split_scale
-from ..weights.trained import trained_with
 from .checks import check_picture, complete_options, naming, validated
 from .layers import (
     Chosen,
@@ -43,6 +41,7 @@ from .layers import (
 from .schema import GenerateConfig, ShapeSection
 from .settings import leaves, resolved_table, settings_of
 from .sources import outer_layers, preset_layer
+from .training_record import SCHEDULER_DEPENDENT, unlike_training, with_training, without_equal_scheduler
 
 __all__ = ["Plugins", "Resolved", "resolve_generate", "resolved_table", "settings_of"]
 
@@ -66,7 +65,6 @@ MODEL_DEPENDENT = (
     *TEXT_DEPENDENT,
     "model.options.",
 )
-SCHEDULER_DEPENDENT = ("sampling.scheduler_options.",)
 NAMED_PARTS: Mapping[str, str] = {
     "sampling.scheduler": "scheduler",
     "model.vae": "vae",
@@ -142,10 +140,10 @@ def resolve_generate(
     raise_problems(problems)
     if video_shape is not None:
         layers = _with_video_shape(layers, video_shape)
-    layers, trained = _with_training(layers)
+    layers, trained = with_training(layers)
     model, auto_notes = choose_model(layers, plugins)
     if trained is not None:
-        layers = _without_equal_scheduler(layers, trained, model, plugins)
+        layers = without_equal_scheduler(layers, trained, model, plugins)
     layers, notes = _add_defaults(layers, model, settings, plugins)
     layers, more_notes = _settle_rivals(layers)
     config, origins = _build(layers, settings, model, plugins)
@@ -156,7 +154,7 @@ def resolve_generate(
         layers = _with_launch(layers, model, launch)
     config, origins = _build(layers, settings, model, plugins)
     check_hardware(config.hardware)
-    notes += [*more_notes, *_unused_lines(config, origins), *_unlike_training(config, plugins)]
+    notes += [*more_notes, *_unused_lines(config, origins), *unlike_training(config, model, plugins)]
     return Resolved(config, origins, (*auto_notes, *notes), launch)
 
 
@@ -188,58 +186,6 @@ def _with_video_shape(layers: list[Layer], video_shape: VideoShape) -> list[Laye
             values["shape.size"] = size
         return [*layers[: chosen.level + 1], Layer(f"{GIVEN_VIDEO}{redact(path)}", values), *layers[chosen.level + 1 :]]
     return layers
-
-
-# -- weights of a training run ---------------------------------------------------------------------------------------
-
-
-def _with_training(layers: list[Layer]) -> tuple[list[Layer], Layer | None]:
-    """Below the layer that names weights, what they were trained with; and that layer, None where nothing tells of it.
-
-    So the model need not be named, and the scheduler is that of training, unless as strong a layer says something else.
-    """
-    named = first_value(layers, "model.weights")
-    values = trained_with(named.value) if named is not None and isinstance(named.value, str) else {}
-    if named is None or not values:
-        return layers, None
-    layer = Layer(f"training of {redact(named.value)}", values)
-    return [*layers[: named.level + 1], layer, *layers[named.level + 1 :]], layer
-
-
-def _without_equal_scheduler(layers: list[Layer], trained: Layer, model: ModelSpec, plugins: Plugins) -> list[Layer]:
-    """Leave the choice of the scheduler to the model where its own samples what another one trained.
-
-    So a network that iddpm trained is sampled by the quick dpm-solver, if that is what the model is sampled with; not
-    where training changed the process that such a solver knows.
-    """
-    own = plugins.get("scheduler", model.scheduler)
-    is_equal = own.trained_by == trained.values["sampling.scheduler"] and not any(
-        name.startswith(SCHEDULER_DEPENDENT) for name in trained.values
-    )
-    return [layer.without(["sampling.scheduler"]) if layer is trained and is_equal else layer for layer in layers]
-
-
-def _unlike_training(config: GenerateConfig, plugins: Plugins) -> list[str]:
-    """What is asked of weights and adapters that is not as they were trained.
-
-    Another scheduler may sample the same networks; options are compared where it is the same one.
-    """
-    asked = dict(leaves(config.model_dump(mode="json")))
-    chosen = plugins.get("scheduler", str(config.sampling.scheduler))
-    places = [] if config.model.weights is None else [config.model.weights]
-    notes = []
-    for place in (*places, *(str(split_scale(text)[0]) for text in config.model.lora)):
-        trained = trained_with(place)
-        for key, value in trained.items():
-            is_like = asked.get(key) == value
-            if key == "sampling.scheduler":
-                spec = plugins.specs("scheduler").get(value)
-                is_like = spec is not None and spec.prediction == chosen.prediction
-            elif key.startswith(SCHEDULER_DEPENDENT):
-                is_like = is_like or trained["sampling.scheduler"] != chosen.name
-            if not is_like:
-                notes.append(f"{key} is {asked.get(key)}, but {redact(place)} was trained with {value}")
-    return notes
 
 
 # -- the model ---------------------------------------------------------------------------------------------------

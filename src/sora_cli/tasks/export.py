@@ -14,6 +14,7 @@ from sora_cli.errors import UsageError
 from sora_cli.plugin.manager import get_plugins, load_attribute
 from sora_cli.plugin.specs import ModelSpec
 from sora_cli.training.run_folder import AVERAGED, LAST, RECORD, newest_checkpoint, problems_of, step_of
+from sora_cli.weights.locate import CONFIG, TRAINED_WITH
 from sora_cli.weights.lora import ADAPTER, ADAPTER_CONFIG, METADATA, adapter_pairs, peft_config, peft_names
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     #: (tensors, config) -> (config.json, tensors), as `ModelSpec.diffusers` names one.
     Converter = Callable[[Mapping[str, Tensor], Mapping[str, Any]], tuple[Mapping[str, Any], dict[str, Tensor]]]
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+WEIGHTS = "model.safetensors"
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
 Layout = Literal["sora", "diffusers"]
 
@@ -70,6 +71,7 @@ def export(
             tensors[name] = tensor.to(DTYPES[dtype])
     lora = record["lora"]
     weights, config_name, config = WEIGHTS, CONFIG, (checkpoint / CONFIG).read_text(encoding="utf-8")
+    trained = json.loads(config).get(TRAINED_WITH)
     if lora is not None:
         weights, config_name = ADAPTER, ADAPTER_CONFIG
         config = json.dumps(peft_config(lora, list(adapter_pairs(tensors))), indent=2)
@@ -79,6 +81,8 @@ def export(
         values, tensors = convert(tensors, json.loads(config))
         config = json.dumps(values, indent=2)
     metadata = {"format": "pt", "step": str(step_of(checkpoint)), "averaged": str(not raw).lower()}
+    if trained is not None:  # in the file of tensors too: single files, adapters and diffusers have no other place
+        metadata[TRAINED_WITH] = json.dumps(trained)
     if lora is not None:
         metadata[METADATA] = json.dumps(lora)
     if is_file:
