@@ -123,9 +123,13 @@ def shown_to_people(record: Mapping[str, Any]) -> dict[str, Any]:
         }
         short["variants"] = {first[0]: first[1], **differences}
         sizes = record["constraints"]["trained_sizes"]
-        words = [f"{size['resolution']} up to {size['max_frames']} frames" for size in sizes]
+        words = [f"{size['resolution']} {_lengths(size['max_frames'])}" for size in sizes]
         short["constraints"] = {**record["constraints"], "trained": None, "trained_sizes": words}
     return _without_empty(short)
+
+
+def _lengths(max_frames: int) -> str:
+    return "pictures" if max_frames == 1 else f"up to {max_frames} frames"
 
 
 def _without_empty(record: Mapping[str, Any]) -> dict[str, Any]:
