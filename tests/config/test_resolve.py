@@ -268,6 +268,7 @@ def test_weights_of_another_part_are_not_used(resolve, plugins):
     assert resolved.notes == (
         "model.vae_weights (file sora.yaml) is for blocks and not used",
         "model.text_weights (file sora.yaml) is for words and not used",
+        "model.vae is frames, but tiny was trained with blocks",
     )
     together = resolve({"model": {"vae": "frames", "vae_weights": "/f"}}, project=project).config.model
     assert (together.vae_weights, together.text_weights) == ("/f", "/t")

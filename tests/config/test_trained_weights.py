@@ -80,7 +80,22 @@ def test_adapters_say_what_they_were_trained_with(resolve, weights):
     flags = {"model": {"name": "giant", "variant": "large", "vae": "frames", "lora": (f"{weights()}:0.5",)}}
     resolved = resolve(flags)
     assert resolved.config.sampling.scheduler == "steps"
-    assert resolved.notes == (f"sampling.scheduler is steps, but {weights()} was trained with flow",)
+    assert resolved.notes == (
+        "model.vae is frames, but giant was trained with blocks",
+        f"sampling.scheduler is steps, but {weights()} was trained with flow",
+    )
+
+
+def test_autoencoders_of_the_same_latents(resolve, plugins, weights):
+    flags = {"model": {"name": "giant", "vae": "frames"}}
+    trained = {key: value for key, value in TRAINED.items() if not key.startswith("sampling.scheduler_options")}
+    trained = weights({**trained, "model.vae": "blocks"})
+    of_run = {"model": {"weights": trained, "vae": "frames"}}
+    assert resolve(flags).notes == ("model.vae is frames, but giant was trained with blocks",)
+    assert resolve(of_run).notes == (f"model.vae is frames, but {trained} was trained with blocks",)
+    for name in ("blocks", "frames"):
+        plugins.add("vae", dataclasses.replace(plugins.get("vae", name), latents="common"))
+    assert resolve(flags).notes == resolve(of_run).notes == ()
 
 
 def test_released_weights_and_a_scheduler_of_other_networks(resolve):

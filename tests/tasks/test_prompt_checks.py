@@ -36,6 +36,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (['7{"motion": 5}'], "not a text that scores can be added to", "leave out --motion"),
         (["7", "--refine"], "not a text that could be refined", "leave out --refine"),
         (["7", "--text-encoder", "clip"], "reads numbers of classes", "the model's own is imagenet-classes"),
+        (["7", "--vae", "nano"], "latents of 4 channels, and nano reads 32", "own is sd-vae-ft-ema"),
     ],
 )
 def test_a_class_model_takes_classes_only(arguments, message, hint, sora, no_hub) -> None:

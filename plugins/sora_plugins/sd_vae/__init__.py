@@ -8,13 +8,15 @@ from sora_cli.plugin.specs import VAESpec, Weights
 from .modes import CHUNK
 
 FILES = ("config.json", "diffusion_pytorch_model.safetensors")
+#: What Stable Diffusion's encoder makes, which other decoders read too.
+LATENTS = "stable-diffusion"
 
 
 def _every_frame(num_frames: int) -> int:
     return num_frames
 
 
-def _spec(name: str, summary: str, weights: Weights) -> VAESpec:
+def _spec(name: str, summary: str, weights: Weights, latents: str = "") -> VAESpec:
     return VAESpec(
         name=name,
         summary=summary,
@@ -23,6 +25,7 @@ def _spec(name: str, summary: str, weights: Weights) -> VAESpec:
         spatial_stride=8,
         temporal_stride=1,
         latent_frames=_every_frame,
+        latents=latents,
         train="sora_plugins.sd_vae.weights:build",
         start="sora_plugins.sd_vae.weights:start",
         weights=weights,
@@ -38,11 +41,13 @@ def sora_vaes() -> list[VAESpec]:
             "sd-vae-ft-ema",
             "Stable Diffusion's autoencoder, fine-tuned: every frame by itself, 8 x 8 pixels to 4 numbers",
             Weights(repo="stabilityai/sd-vae-ft-ema", files=FILES, licence="MIT", size_gib=0.31),
+            LATENTS,
         ),
         _spec(
             "sd-vae-ft-mse",
             "the same, fine-tuned longer for smaller squared error",
             Weights(repo="stabilityai/sd-vae-ft-mse", files=FILES, licence="MIT", size_gib=0.31),
+            LATENTS,
         ),
         _spec(
             "sdxl-vae",
@@ -61,6 +66,7 @@ def sora_vaes() -> list[VAESpec]:
             spatial_stride=8,
             temporal_stride=1,
             latent_frames=_every_frame,
+            latents=LATENTS,
             decoded_together=CHUNK,
             weights=Weights(
                 repo="maxin-cn/Latte-1", files=tuple(f"vae_temporal_decoder/{name}" for name in FILES), size_gib=0.36

@@ -55,6 +55,8 @@ def unlike_training(config: GenerateConfig, model: ModelSpec, plugins: Plugins) 
     if config.model.weights is not None:
         places.append(config.model.weights)
     else:
+        if not _are_same_latents(config.model.vae, model.vae, plugins):
+            notes.append(f"model.vae is {config.model.vae}, but {model.name} was trained with {model.vae}")
         own = plugins.get("scheduler", model.scheduler)
         if own.prediction != chosen.prediction:
             trained_by = own.trained_by or own.name
@@ -66,8 +68,16 @@ def unlike_training(config: GenerateConfig, model: ModelSpec, plugins: Plugins) 
             if key == "sampling.scheduler":
                 spec = plugins.specs("scheduler").get(value)
                 is_like = spec is not None and spec.prediction == chosen.prediction
+            elif key == "model.vae":
+                is_like = _are_same_latents(asked[key], value, plugins)
             elif key.startswith(SCHEDULER_DEPENDENT):
                 is_like = is_like or trained["sampling.scheduler"] != chosen.name
             if not is_like:
                 notes.append(f"{key} is {asked.get(key)}, but {redact(place)} was trained with {value}")
     return notes
+
+
+def _are_same_latents(name: str | None, other: str, plugins: Plugins) -> bool:
+    """Whether one autoencoder decodes the latents of the other."""
+    kinds = {getattr(plugins.specs("vae").get(str(each)), "latents", "") or each for each in (name, other)}
+    return len(kinds) == 1

@@ -174,6 +174,8 @@ class VAESpec(Spec):
     temporal_stride: int
     latent_frames: Callable[[int], int]
     """Number of latent frames for a number of video frames; pure Python."""
+    latents: str = ""
+    """The name of its kind of latents, where autoencoders of other names have the same; empty: nobody else has."""
     covers_edges: bool = False
     """Whether latents cover sides that are no multiple of the stride (rounded up, the decoded picture cut at the right
     and bottom); otherwise the side is rounded down."""

@@ -40,7 +40,7 @@ from sora_cli.weights.trained import trained_with
 
 from .given_checks import check_given, check_length, unused_settings
 from .output import name_outputs, settings_hash
-from .prompt_checks import check_classes, check_text_width
+from .prompt_checks import check_classes, check_latents, check_text_width
 from .records import picture_record
 from .refine import refine_prompts
 from .run_memory import latent_size, main_memory_note, plan_run_memory
@@ -333,7 +333,7 @@ def locate_components(
     download: fetch what is on the hub and not here. parts: those that are looked for. advice: for a model that comes
     without weights. starts: in training, models whose names may stand for their weights. What needs no network is
     looked at first, so that nothing is fetched for a run that cannot be. Raises MissingError for what cannot be had,
-    UsageError for a text encoder that does not fit the model.
+    UsageError for a text encoder or an autoencoder that does not fit the model.
     """
     model, settings = components.model, config.model
     variant = variant_of(config, model)
@@ -354,6 +354,7 @@ def locate_components(
         usual["text_encoder"] = {}
     configs = {part: config for part, config in usual.items() if wanted[part][2] is None}
     check_text_width(components, configs)
+    check_latents(components, configs.get("model", {}))
     found: dict[str, LocatedWeights | None] = {}
     for part in sorted(parts, key=lambda part: needs_network(*wanted[part][::2])):
         weights, what, override, raw = wanted[part]
@@ -362,6 +363,7 @@ def locate_components(
             is_other = part == "model" and starts is not None and of_another_model(model, settings.weights)
             configs[part] = {**usual[part], **({} if is_other else located.config())}
             check_text_width(components, configs)
+            check_latents(components, configs.get("model", {}))
         found[part] = located
     return ComponentWeights(**{part: found.get(part) for part in PARTS})
 

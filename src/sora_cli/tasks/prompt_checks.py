@@ -1,4 +1,4 @@
-"""Whether prompts and text encoders fit a model, looked at before anything is fetched or loaded. Pure Python."""
+"""Whether prompts, text encoders and autoencoders fit a model, looked at before anything is loaded. Pure Python."""
 
 from __future__ import annotations
 
@@ -63,6 +63,17 @@ def check_text_width(components: Components, configs: Mapping[str, Mapping[str, 
         f"{model.name} reads {reads}, and the text encoder {encoder.name} gives {gives}",
         hint=f"the model's own is {model.text_encoder}; `sora plugins list --kind text-encoder` shows them all",
     )
+
+
+def check_latents(components: Components, config: Mapping[str, Any]) -> None:
+    """Raise UsageError for an autoencoder whose latents the network cannot read. config: of the network, {} unknown."""
+    model, vae = components.model, components.vae
+    wanted = config.get("in_channels", vae.latent_channels)
+    if wanted != vae.latent_channels:
+        raise UsageError(
+            f"{model.name} makes latents of {wanted} channels, and {vae.name} reads {vae.latent_channels}",
+            hint=f"the model's own is {model.vae}; `sora plugins list --kind vae` shows them all",
+        )
 
 
 def _features(width: int) -> str:
