@@ -8,7 +8,7 @@ from sora_cli.acceleration.memory_plan import plan_memory
 from sora_cli.config.resolve import resolve_generate
 from sora_cli.plugin.manager import get_plugins
 from sora_cli.presets import list_presets, load_preset
-from sora_cli.tasks.plan import ComponentWeights, find_components
+from sora_cli.tasks.chosen import ComponentWeights, find_components
 from sora_cli.tasks.run_memory import run_estimates
 from sora_cli.video.shapes import resolutions, resolve_shape
 

@@ -8,7 +8,7 @@ import pytest
 
 from sora_cli.config.resolve import resolve_generate
 from sora_cli.plugin.manager import get_plugins
-from sora_cli.tasks import plan
+from sora_cli.tasks import chosen, plan
 
 
 def test_the_commit_is_in_the_settings_and_not_in_the_hash(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,14 +17,14 @@ def test_the_commit_is_in_the_settings_and_not_in_the_hash(monkeypatch: pytest.M
         [made] = plan.plan_generate(resolve_generate(flags, plugins=get_plugins()), get_plugins()).clips
         return made
 
-    plain, locate = clip(), plan.locate_weights
+    plain, locate = clip(), chosen.locate_weights
 
     def from_hub(*arguments: object, **more: object) -> object:
         found = locate(*arguments, **more)  # type: ignore[arg-type]
         assert found is not None
         return dataclasses.replace(found, commit="abc123")
 
-    monkeypatch.setattr(plan, "locate_weights", from_hub)
+    monkeypatch.setattr(chosen, "locate_weights", from_hub)
     fetched = clip()
     assert "commits" not in plain.settings
     assert fetched.settings["commits"] == {"model": "abc123", "vae": "abc123", "text_encoder": "abc123"}

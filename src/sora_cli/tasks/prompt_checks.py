@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sora_cli.config.schema import GenerateConfig
     from sora_cli.plugin.protocols import ClassNames
 
-    from .plan import Components
+    from .chosen import Components
 
 
 def check_classes(config: GenerateConfig, components: Components, prompts: Sequence[Prompt]) -> None:

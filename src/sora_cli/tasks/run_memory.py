@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sora_cli.config.schema import GenerateConfig
     from sora_cli.weights.locate import LocatedWeights
 
-    from .plan import Components, ComponentWeights
+    from .chosen import Components, ComponentWeights
 
 #: Bytes of a number in the network; "auto" is bf16 on a GPU.
 DTYPE_BYTES = {"auto": 2, "bf16": 2, "fp16": 2, "fp32": 4}

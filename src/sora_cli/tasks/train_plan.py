@@ -26,7 +26,7 @@ from sora_cli.training.source import ClipSource
 from sora_cli.training.table import ClipTable, mapped_table, open_table
 from sora_cli.video.shapes import check_frames, parse_size
 
-from .plan import (
+from .chosen import (
     PARTS,
     Components,
     ComponentWeights,

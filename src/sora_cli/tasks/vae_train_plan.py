@@ -17,7 +17,7 @@ from sora_cli.training.source import ClipSource
 from sora_cli.training.table import ClipTable
 from sora_cli.weights.locate import LocatedWeights, locate_parts, locate_weights
 
-from .plan import find_parallelism, load_options
+from .chosen import find_parallelism, load_options
 from .train_plan import (
     TABLE_CACHE,
     VALIDATION_CACHE,

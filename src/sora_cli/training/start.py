@@ -16,8 +16,9 @@ from sora_cli.console import get_console
 from sora_cli.errors import MissingError, SoraError, UsageError
 from sora_cli.launch.mesh import Team
 from sora_cli.plugin.manager import load_attribute
+from sora_cli.tasks.chosen import text_dtype_of
 from sora_cli.tasks.components import DTYPES, TEXT_DTYPES, choose_device, choose_vae_dtype
-from sora_cli.tasks.plan import DEFAULT_FPS, text_dtype_of
+from sora_cli.tasks.plan import DEFAULT_FPS
 from sora_cli.tasks.run_memory import latent_size
 from sora_cli.tasks.train_plan import RunPlan, TrainPlan, check_same_run, trained_with
 from sora_cli.video.latents import NoiseShaper, key_seed
