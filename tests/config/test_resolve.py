@@ -364,6 +364,12 @@ def test_mistakes_say_what_to_do(resolve, arguments, message, hint):
         assert hint in (caught.value.hint or "")
 
 
+def test_a_dry_run_needs_no_gpus(resolve):
+    assert resolve({"hardware": {"gpus": 2}}, check_devices=False).config.hardware.gpus == 2
+    with pytest.raises(UsageError, match="cannot be split into groups of 2"):
+        resolve({"hardware": {"gpus": 3, "sequence_parallel": 2}}, check_devices=False)
+
+
 @pytest.mark.parametrize(
     ("setting", "error"),
     [

@@ -161,5 +161,6 @@ def make(given: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any], *, 
         options=options["model_options"] or (),
         plugins=get_plugins(),
         video_shape=video_shape,
+        check_devices=not options["dry_run"],
     )
     run(resolved, dry_run=options["dry_run"], sources=found)

@@ -120,14 +120,16 @@ def resolve_generate(
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     video_shape: VideoShape | None = None,
+    check_devices: bool = True,
 ) -> Resolved:
     """Resolve the settings of `sora generate`. Imports no deep-learning library.
 
     flags: section -> name -> value, `None` = not given. from_settings: what `settings_of` returned for a video, or the
     record stored in it, which holds that under "config".
     options: the texts of -O. environ, cwd: of the process by default. video_shape: HEIGHTxWIDTH and frames per second
-    of a video, None for a picture; without it given videos bring neither. UsageError names everything of one kind that
-    is wrong; MissingError (exit code 3) a model without an installed plugin.
+    of a video, None for a picture; without it given videos bring neither. check_devices: whether this machine must
+    have the GPUs. UsageError names everything of one kind that is wrong; MissingError (exit code 3) a model without an
+    installed plugin.
     """
     settings = settings_in(GenerateConfig)
     environ = os.environ if environ is None else environ
@@ -153,7 +155,7 @@ def resolve_generate(
     if launch is not None:
         layers = _with_launch(layers, model, launch)
     config, origins = _build(layers, settings, model, plugins)
-    check_hardware(config.hardware)
+    check_hardware(config.hardware, are_there=check_devices)
     notes += [*more_notes, *_unused_lines(config, origins), *unlike_training(config, model, plugins)]
     return Resolved(config, origins, (*auto_notes, *notes), launch)
 

@@ -77,7 +77,6 @@ def resolve_vae_train(
         complete = complete_options(options, given, f"discriminator {name}", origins)
         values.update({f"{prefix}{option}": value for option, value in complete.items()})
     config = validated(VaeTrainConfig, nest(values, settings), origin_of)
-    if check_devices:
-        check_hardware(config.hardware)
+    check_hardware(config.hardware, are_there=check_devices)
     origins = {key: origin_of(key) for key, _ in leaves(config.model_dump(mode="json"))}
     return ResolvedTrain(config, origins, (*notes, *more), kind="vae-train")
