@@ -69,35 +69,38 @@ def export(
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and name not in kept:
             tensors[name] = tensor.to(DTYPES[dtype])
-    lora = record["lora"]
-    weights, config_name, config = WEIGHTS, CONFIG, (checkpoint / CONFIG).read_text(encoding="utf-8")
-    trained = json.loads(config).get(TRAINED_WITH)
-    if lora is not None:
-        weights, config_name = ADAPTER, ADAPTER_CONFIG
-        config = json.dumps(peft_config(lora, list(adapter_pairs(tensors))), indent=2)
-        tensors = peft_names(tensors)
-    if convert is not None:
-        weights = DIFFUSERS_WEIGHTS
-        values, tensors = convert(tensors, json.loads(config))
-        config = json.dumps(values, indent=2)
+    lora, config = record["lora"], json.loads((checkpoint / CONFIG).read_text(encoding="utf-8"))
     metadata = {"format": "pt", "step": str(step_of(checkpoint)), "averaged": str(not raw).lower()}
-    if trained is not None:  # in the file of tensors too: single files, adapters and diffusers have no other place
-        metadata[TRAINED_WITH] = json.dumps(trained)
+    if TRAINED_WITH in config:  # in the file of tensors too: single files, adapters and diffusers have no other place
+        metadata[TRAINED_WITH] = json.dumps(config[TRAINED_WITH])
     if lora is not None:
         metadata[METADATA] = json.dumps(lora)
-    if is_file:
-        _write(output, lambda path: save_tensors(path, tensors, metadata))
-    else:
+    weights, config_name, config, tensors = _laid_out(tensors, config, lora, convert)
 
-        def write(folder: Path) -> None:
-            folder.mkdir()
-            save_tensors(folder / weights, tensors, metadata)
-            (folder / config_name).write_text(config, encoding="utf-8")
+    def write(place: Path) -> None:
+        if not is_file:
+            place.mkdir()
+            (place / config_name).write_text(json.dumps(config, indent=2), encoding="utf-8")
+        save_tensors(place if is_file else place / weights, tensors, metadata)
 
-        _write(output, write)
+    _write(output, write)
     count = sum(tensor.numel() for tensor in tensors.values())
     get_console().note(f"{count:,} numbers of {checkpoint}, {'last' if raw else 'averaged'} weights in {dtype}")
     get_console().result(output, {"path": str(output), "step": step_of(checkpoint), "dtype": dtype, "raw": raw})
+
+
+def _laid_out(
+    tensors: dict[str, Tensor],
+    config: Mapping[str, Any],
+    lora: Mapping[str, Any] | None,
+    convert: Converter | None,
+) -> tuple[str, str, Mapping[str, Any], dict[str, Tensor]]:
+    """The names of the files of weights and configuration in a folder, and what goes into the second and the first."""
+    if lora is not None:
+        return ADAPTER, ADAPTER_CONFIG, peft_config(lora, list(adapter_pairs(tensors))), peft_names(tensors)
+    if convert is not None:
+        return DIFFUSERS_WEIGHTS, CONFIG, *convert(tensors, config)
+    return WEIGHTS, CONFIG, config, tensors
 
 
 def _converter(record: Mapping[str, Any]) -> Converter:
