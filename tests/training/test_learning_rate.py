@@ -7,8 +7,7 @@ import pytest
 from sora_cli.config.train_schema import TrainConfig
 from sora_cli.errors import UsageError
 from sora_cli.tasks.train import check_optimizer
-from sora_cli.training.learning_rate import Decay, learning_rate
-from sora_cli.training.loop import decay_of
+from sora_cli.training.learning_rate import Decay, decay_of, learning_rate
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from sora_cli.config.train_schema import TrainConfig
+    from sora_cli.config.vae_schema import VaeTrainConfig
 
 
 class Decay(NamedTuple):
@@ -26,6 +30,14 @@ class Decay(NamedTuple):
         if self.kind == "cosine":
             way = (1 - math.cos(math.pi * way)) / 2
         return 1 - (1 - self.final) * way
+
+
+def decay_of(config: TrainConfig | VaeTrainConfig) -> Decay | None:
+    """How the learning rate of a run falls; None where it is constant or, in a search of batch sizes, has no end."""
+    settings, steps = config.optimizer, config.run.steps
+    if settings.schedule == "constant" or steps is None:
+        return None
+    return Decay(settings.schedule, steps, settings.decay_start, settings.decay_final)
 
 
 def learning_rate(base: float, update: int, warmup_steps: int | None, decay: Decay | None = None) -> float:

@@ -23,7 +23,7 @@ from .checkpoint import Checkpointer
 from .dataset import Batch, KeptWorkers
 from .engine import Engine, Update
 from .features import FeatureSource
-from .learning_rate import Decay, learning_rate
+from .learning_rate import decay_of, learning_rate
 from .metrics import Metrics
 from .profiling import Profiling, peak_tflops
 from .run_folder import remove_leftovers
@@ -474,14 +474,6 @@ class TrainingLoop:
             self.adversary.load_record(record["adversary"])
         self.position = Position(**{name: record[name] for name in ("step", "epoch", "consumed", "skipped")})
         self._saved_step = self._looked_step = self.position.step
-
-
-def decay_of(config: TrainConfig | VaeTrainConfig) -> Decay | None:
-    """How the learning rate of a run falls; None where it is constant or, in a search of batch sizes, has no end."""
-    settings, steps = config.optimizer, config.run.steps
-    if settings.schedule == "constant" or steps is None:
-        return None
-    return Decay(settings.schedule, steps, settings.decay_start, settings.decay_final)
 
 
 def _applying(names: Sequence[str], terms: Sequence[Sequence[float]]) -> dict[str, float]:
