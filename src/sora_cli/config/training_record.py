@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .resolve import Plugins
     from .schema import GenerateConfig
 
+#: How settings begin that are those of one scheduler.
 SCHEDULER_DEPENDENT = ("sampling.scheduler_options.",)
 
 
@@ -57,8 +58,8 @@ def unlike_training(config: GenerateConfig, model: ModelSpec, plugins: Plugins) 
     else:
         if not _are_same_latents(config.model.vae, model.vae, plugins):
             notes.append(f"model.vae is {config.model.vae}, but {model.name} was trained with {model.vae}")
-        own = plugins.get("scheduler", model.scheduler)
-        if own.prediction != chosen.prediction:
+        own = plugins.specs("scheduler").get(model.scheduler)  # another one may be installed in its place
+        if own is not None and own.prediction != chosen.prediction:
             trained_by = own.trained_by or own.name
             notes.append(f"sampling.scheduler is {chosen.name}, but {model.name} was trained with {trained_by}")
     for place in (*places, *(str(split_scale(text)[0]) for text in config.model.lora)):
