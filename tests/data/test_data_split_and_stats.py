@@ -91,8 +91,37 @@ def test_parts_by_a_column(sora, tmp_path):
         assert not train & val
 
 
+def test_rows_that_do_not_say_their_source(sora, tmp_path):
+    work = tmp_path / "work"
+    rows = [{"path": f"v{n // 2}_scene-{n % 2}.mp4", "source": f"s{n // 2}" if n < 400 else None} for n in range(800)]
+    pl.DataFrame(rows).write_csv(work / "a.csv")
+    finished = sora("data", "split", "a.csv", "-o", "parts", "--val", "0.5")
+    assert finished.code == 0, finished.err
+    assert "start from" in finished.err
+    train, val = (
+        {
+            source_of(path)
+            for path in pl.read_csv(work / "parts" / f"{part}.csv").filter(pl.col("source").is_null())["path"]
+        }
+        for part in ("train", "val")
+    )
+    assert min(len(train), len(val)) > 50
+    assert not train & val
+
+
+def test_a_table_is_not_split_onto_itself(sora, tmp_path):
+    work = tmp_path / "work"
+    table = "path\n" + "".join(f"v{n}.mp4\n" for n in range(40))
+    (work / "train.csv").write_text(table)
+    finished = sora("data", "split", "train.csv", "-o", ".", "--val", "0.5", "--overwrite")
+    assert (finished.code, "would replace a table" in finished.err) == (2, True)
+    assert (work / "train.csv").read_text() == table
+    assert not (work / "val.csv").exists()
+
+
 def test_names_of_sources():
     assert source_of("/x/a.b_scene-12.mp4") == source_of("/x/a.b_scene-3.mkv") == "/x/a.b"
+    assert source_of("/x/a_scene-1-0.mp4") == "/x/a"
     assert source_of("/x/a_scene-1/b.mp4") == "/x/a_scene-1/b"
     assert source_of("") == ""
 

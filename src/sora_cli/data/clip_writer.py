@@ -357,14 +357,17 @@ def _remux(stream: Any, packets: Sequence[Any], path: Path) -> None:
 
 
 def _times_in(path: Path) -> list[Fraction] | None:
-    """Display times of all frames that come out of a file, None when it is damaged or turned."""
+    """Display times of all frames that come out of a file, None when it is damaged, turned or interlaced."""
     import av
 
     try:
         with av.open(f"file:{path}") as container:
-            frames = [(frame.pts, frame.time_base, frame.rotation) for frame in container.decode(video=0)]
+            frames = [
+                (frame.pts, frame.time_base, frame.rotation or frame.interlaced_frame)
+                for frame in container.decode(video=0)
+            ]
     except av.error.FFmpegError:
         return None
-    if any(pts is None or rotation for pts, _, rotation in frames):
+    if any(pts is None or is_other for pts, _, is_other in frames):
         return None
     return sorted(Fraction(pts) * base for pts, base, _ in frames)

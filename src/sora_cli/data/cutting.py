@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +19,8 @@ from sora_cli.plugin.specs import DataToolSpec
 
 from .addresses import at_hand
 from .clip_writer import ClipFormat, write_clips
-from .index import STAMP
-from .timestamps import Scene, SceneRules, clip_name, format_scenes, parse_scenes, segments
+from .index import STAMP, made_stamp
+from .timestamps import Scene, SceneRules, Segment, clip_name, format_scenes, parse_scenes, segments
 from .work import Made, Row, RowFunction, Work
 
 if TYPE_CHECKING:
@@ -43,9 +45,11 @@ CLIP_COLUMNS = {
     "aspect_ratio": "float",
     "resolution": "int",
     "copied": "bool",
+    STAMP: "str",
 }
 #: Columns of a video that are not true of its clips.
 OF_THE_WHOLE = (TIMESTAMP, "codec", "rotation", "filesize")
+_FIRST = Segment(0, Fraction(0), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +109,7 @@ def cut_work(options: CutOptions, seconds: float) -> Work:
 
 def run_cut(frame: pl.DataFrame, options: CutOptions, step: StepOptions) -> None:
     """Cut the videos of a table, or find their scenes."""
-    from .run import run_step
+    from .run import check_files, run_step
 
     if options.clips is None:
         work = detect_work(options, step.seconds)
@@ -113,25 +117,40 @@ def run_cut(frame: pl.DataFrame, options: CutOptions, step: StepOptions) -> None
         return
     if options.cutter is None and TIMESTAMP not in frame.columns:
         get_console().note("the table has no column timestamp, so whole videos are written")
-    check_names(frame)
+    check_files(_clips_there(options.clips, check_names(frame)), frame, step)
     work = cut_work(options, step.seconds)
     run_step(frame, work, step, verb="cutting", bad="drop", gives_rows=True, without=OF_THE_WHOLE)
 
 
-def check_names(frame: pl.DataFrame) -> None:
-    """Raise UsageError when clips of two videos would have one name."""
-    from .timestamps import Segment
-
+def check_names(frame: pl.DataFrame) -> list[str]:
+    """The names of the first clips of all videos. Raises UsageError when clips of two videos would have one name."""
     names: dict[str, list[str]] = defaultdict(list)
+    first: list[str] = []
     columns = [name for name in ("path", "relpath") if name in frame.columns]
     for row in frame.select(columns).unique(maintain_order=True).iter_rows(named=True):
-        names[clip_name(row, Segment(0, 0, None)).lower()].append(row["path"])  # type: ignore[arg-type]
+        name = clip_name(row, _FIRST)
+        first.append(name)
+        names[name.lower()].append(row["path"])
     clash = next((paths for paths in names.values() if len(paths) > 1), None)
     if clash:
         raise UsageError(
             f"clips of {clash[0]} and of {clash[1]} would have one name",
             hint="`sora data index` writes the column relpath, which keeps their folders apart",
         )
+    return first
+
+
+def _clips_there(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Files in a folder of clips that may be overwritten. names: of the videos' first clips."""
+    stems: dict[Path, set[str]] = defaultdict(set)
+    for name in names:
+        path = folder / name
+        stems[path.parent].add(path.stem.removesuffix(_FIRST.name))
+    for parent, known in stems.items():
+        for path in sorted(parent.iterdir()) if parent.is_dir() else ():
+            found = re.fullmatch(r"(.*)_scene-\d+(?:-\d+)?\.mp4", path.name, re.DOTALL)
+            if found and found[1] in known:
+                yield path
 
 
 def make_detector(options: Mapping[str, Any], device: str) -> RowFunction:
@@ -178,6 +197,7 @@ def make_cutter(options: Mapping[str, Any], device: str) -> RowFunction:
                     "aspect_ratio": facts.height / facts.width,
                     "resolution": facts.height * facts.width,
                     "copied": facts.is_copy,
+                    STAMP: made_stamp(row, segment.start, segment.end, options["form"]),
                 }
                 for (segment, path), facts in zip(wanted, made, strict=True)
                 if facts is not None

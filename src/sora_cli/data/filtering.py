@@ -16,7 +16,16 @@ from .addresses import is_address
 from .operations import BOUNDS, FilterOptions, make_steps
 from .row_map import RowMap
 from .steps import Step, Tally, apply_steps
-from .tables import WRITTEN_SUFFIXES, batches_of, check_output, scan_tables, table_places, write_table
+from .tables import (
+    WRITTEN_SUFFIXES,
+    batches_of,
+    check_output,
+    only_folder,
+    scan_tables,
+    table_places,
+    warn_of_relative,
+    write_table,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -91,12 +100,8 @@ def run_filter(
             tally.read = progress.update
             _write(result, outputs, tally, overwrite=overwrite, dry_run=dry_run)
     _report(console, steps, tally, [] if dry_run else outputs)
-
-
-def only_folder(places: Sequence[str]) -> Path | None:
-    """The folder that all tables are in, None when there are several. Objects of a store are in the working one."""
-    folders = {Path() if is_address(place) else Path(place).parent for place in places}
-    return folders.pop() if len(folders) == 1 else None
+    if not dry_run and options.relpath is None and options.abspath is None:
+        warn_of_relative(places, outputs)
 
 
 def reference_stem(places: Sequence[str], options: FilterOptions) -> str:

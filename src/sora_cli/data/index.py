@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,24 @@ PROBED = {
 STAMP = "stamp"
 #: Files that say what the names of an ImageNet copy's folders mean, one line each: the name, then its words.
 SYNSETS = ("LOC_synset_mapping.txt", "synset_words.txt")
+
+
+def file_stamp(path: str) -> str:
+    """The stamp of a file. Raises OSError."""
+    found = os.stat(path)
+    return f"{found.st_size:x}-{found.st_mtime_ns:x}"
+
+
+def made_stamp(row: Row, *how: Any) -> str:
+    """The stamp of a file that is made of a row's: it changes with that one and with how it is made.
+
+    Not with the time when it is made, so that a run that was interrupted gives the table of one that was not. how:
+    JSON-safe. Raises OSError.
+    """
+    path = row["path"]
+    source = (path, row.get(STAMP)) if is_address(path) else file_stamp(path)
+    text = json.dumps([source, *how], default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def probe_work(*, fast: bool, seconds: float) -> Work:
@@ -75,9 +94,8 @@ def find_files(places: Sequence[str], kind: str, *, split: str = "train", info: 
             continue
         for path, root, text in KINDS[kind](place, split, info):
             absolute = os.path.abspath(path)
-            stamp = f"{(found := os.stat(path)).st_size:x}-{found.st_mtime_ns:x}"
             relpath = os.path.relpath(path, root)
-            rows.setdefault(absolute, {"path": absolute, "relpath": relpath, STAMP: stamp, "text": text})
+            rows.setdefault(absolute, {"path": absolute, "relpath": relpath, STAMP: file_stamp(path), "text": text})
     if not rows:
         raise UsageError(f"there is nothing of kind {kind!r} in {', '.join(places)}")
     ordered = [rows[path] for path in sorted(rows)]

@@ -12,15 +12,22 @@ from sora_cli.plugin.manager import get_plugins
 from sora_cli.plugin.specs import InterpolatorSpec
 
 from .addresses import at_hand
-from .index import STAMP
-from .run import StepOptions, run_step
+from .index import PROBED, STAMP, made_stamp
+from .run import StepOptions, check_files, run_step
 from .timestamps import file_name
 from .work import Made, Row, RowFunction, Work
 
 if TYPE_CHECKING:
     import polars as pl
 
-COLUMNS = {"path": "str", "relpath": "str", "interpolated_from": "str", "num_frames": "int", "fps": "float"}
+FACTS = ("num_frames", "fps", "duration", "height", "width", "aspect_ratio", "resolution")
+COLUMNS = {
+    "path": "str",
+    "relpath": "str",
+    "interpolated_from": "str",
+    **{name: PROBED[name] for name in FACTS},
+    STAMP: "str",
+}
 
 
 def run_interpolate(
@@ -43,6 +50,7 @@ def run_interpolate(
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if twice:
         raise UsageError(f"several videos would be written as {twice}", hint="`sora data index` writes column relpath")
+    check_files((path for name in names if os.path.lexists(path := clips / name)), frame, step)
     settings = {
         "method": spec.name,
         "weights": dict(weights),
@@ -52,7 +60,9 @@ def run_interpolate(
     work = Work(
         "interpolate", f"{__name__}:make_worker", settings, ("path", STAMP, "relpath"), COLUMNS, 1, step.seconds
     )
-    run_step(frame, work, step, verb="interpolating", bad="drop", gives_rows=True)
+    run_step(
+        frame, work, step, verb="interpolating", bad="drop", gives_rows=True, without=("codec", "rotation", "filesize")
+    )
 
 
 def _locate(spec: InterpolatorSpec, weights: Mapping[str, str]) -> dict[str, Any]:
@@ -80,11 +90,12 @@ def make_worker(settings: Mapping[str, Any], device: str) -> RowFunction:
         try:
             with at_hand(row["path"]) as file:
                 count = interpolate_file(Path(file), partial, interpolator, doublings)
-            rate = probe(partial, fast=True)["fps"]
+            facts = probe(partial, fast=True)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
         made = {"path": str(path), "relpath": str(path.relative_to(folder)), "interpolated_from": row["path"]}
-        return Made([{**made, "num_frames": count, "fps": rate}])
+        stamp = made_stamp(row, settings["method"], settings["weights"], doublings)
+        return Made([{**made, **{name: facts[name] for name in FACTS}, "num_frames": count, STAMP: stamp}])
 
     return lambda rows: [work(row) for row in rows]

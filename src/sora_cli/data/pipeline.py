@@ -22,7 +22,9 @@ from sora_cli.console import get_console
 from sora_cli.errors import SoraError, UsageError, did_you_mean
 from sora_cli.presets import find_preset
 
-TABLES, CLIPS, RESULT = "tables", "clips", "clips.csv"
+TABLES, RESULT = "tables", "clips.csv"
+#: Steps that write files, and the folders for them.
+FILES = {"cut": "clips", "interpolate": "interpolated"}
 #: Steps that a plan may have, and options that are not for plans: the run gives them.
 STEPS = ("index", "cut", "score", "caption", "tag", "filter", "dedup", "interpolate")
 OF_THE_RUN = frozenset(
@@ -107,7 +109,7 @@ def make_steps(document: Document, sources: Sequence[str], folder: Path, shared:
         extra, _ = _arguments(commands[name], {option: own[option] for option in own if option in commands[name]})
         key = hashlib.sha256(json.dumps([key, name, arguments]).encode()).hexdigest()[:32]
         table = folder / TABLES / f"{number + 1:02}-{name}.parquet"
-        clips = ["--clips", str(folder / CLIPS)] if name == "cut" else []
+        clips = ["--clips", str(folder / FILES[name])] if name in FILES else []
         typed, settings = (*before, *arguments, *extra, *clips), (name, *arguments, *clips)
         steps.append(Step(number + 1, name, typed, settings, table, key, name in logging))
         before = [str(table)]

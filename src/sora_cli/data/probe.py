@@ -68,7 +68,11 @@ def _video(name: str, *, fast: bool) -> dict[str, Any]:
     import av
 
     # "file:" keeps names with a colon from being read as a protocol.
-    with _bytes(name) as source, av.open(f"file:{source}" if isinstance(source, str) else source) as container:
+    # Tags that are not UTF-8 say nothing about the frames.
+    with (
+        _bytes(name) as source,
+        av.open(f"file:{source}" if isinstance(source, str) else source, metadata_errors="ignore") as container,
+    ):
         streams = [each for each in container.streams.video if not _is_cover(each)]
         if not streams:
             raise ValueError("there is no video in it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +14,7 @@ from sora_cli.errors import SoraError, UsageError
 from .addresses import check_store, is_address
 from .local import LocalEngine, available_cores
 from .tables import WRITTEN_SUFFIXES, check_output, scan_tables, table_places, write_table
-from .work import REASON, Engine, Results, Work, added_columns, do_work, new_rows, open_results
+from .work import REASON, Engine, Results, Work, added_columns, do_work, new_rows, open_results, work_folder
 
 if TYPE_CHECKING:
     import polars as pl
@@ -143,6 +143,22 @@ def run_step(
         results.remove()
     record = {"path": str(output), "rows": made.height, "from_rows": frame.height, "bad": failed.height, **said}
     console.result(output, {**record, "bad_rows": str(listed)} if failed.height else record)
+
+
+def check_files(there: Iterable[Path], frame: pl.DataFrame, options: StepOptions) -> None:
+    """Raise UsageError when files would be lost. there: those that a step may write and that exist.
+
+    Videos of the table are never replaced; others are where the user wants it, or where they are of a run that goes on.
+    """
+    is_ours = options.overwrite or options.restart or work_folder(options.output).exists()
+    sources: set[str] | None = None
+    for path in there:
+        if sources is None:
+            sources = {os.path.realpath(source) for source in frame["path"]}
+        if os.path.realpath(path) in sources:
+            raise UsageError(f"{path} is in the table, and would be overwritten", hint="--clips names another folder")
+        if not is_ours:
+            raise UsageError(f"{path} exists already", hint="name another folder with --clips, or give --overwrite")
 
 
 def bad_path(output: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from sora_cli.training.buckets import Assignment, BucketTable, hashed_uniforms
 
 from .operations import row_hashes
 from .steps import Step
-from .tables import check_output, scan_tables, table_places, through, write_table
+from .tables import check_output, scan_tables, table_places, through, warn_of_relative, write_table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -55,6 +56,7 @@ def split_by_bucket(
     write_table(_rows(frame, is_kept), output, overwrite=overwrite)
     console = get_console()
     _report(bucket_counts(buckets, found, is_kept), int(is_kept.sum()), [output])
+    warn_of_relative(table_places(tables), [output])
     left_out = int((found.pair < 0).sum())
     if left_out:
         console.note(f"{left_out} rows fit no bucket: {_reasons(found)}")
@@ -76,14 +78,18 @@ def split_by_source(
     """Write the parts of a table, folder/train.csv and so on, such that clips of one video are in the same part.
 
     shares: part -> share of all videos; "train" gets the rest. column: what names the video of a clip, by default the
-    first of `SOURCES` that is there, else the path without "_scene-N". A video's part is a hash of its name and the
-    seed, so it stays when other rows come or go. Raises UsageError.
+    first of `SOURCES` that is there, else, and in rows without it, the path without "_scene-N". A video's part is a
+    hash of its name and the seed, so it stays when other rows come or go. Raises UsageError.
     """
     if any(not 0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
         raise UsageError("the shares of --val and --test must lie between 0 and 1, and leave something for training")
     outputs = {name: str(folder / f"{name}.{kind}") for name in ("train", *shares)}
     for path in outputs.values():
         check_output(path, overwrite=overwrite)
+    places = table_places(tables)
+    # The input is read once for every part.
+    if not {os.path.realpath(path) for path in outputs.values()}.isdisjoint(map(os.path.realpath, places)):
+        raise UsageError(f"a part would replace a table that is split, in {folder}", hint="give another folder")
     frame = _scan(tables, (), outputs["train"], has_header)
     names = frame.collect_schema().names()
     column = column or next((name for name in SOURCES if name in names), None)
@@ -95,6 +101,7 @@ def split_by_source(
         write_table(_part(frame, name, shares, column, seed, counts), path, overwrite=overwrite)
     rows = [{"part": name, "rows": counts[name], "path": path} for name, path in outputs.items()]
     _report(rows, sum(counts.values()), list(outputs.values()))
+    warn_of_relative(places, list(outputs.values()))
 
 
 def without_chance(buckets: BucketTable) -> BucketTable:
@@ -134,7 +141,7 @@ def bucket_counts(
 
 def source_of(path: str) -> str:
     """The video that a clip was cut from, as its name tells: the path without suffix and "_scene-N"."""
-    return re.sub(r"_scene-\d+$", "", str(PurePath(path).with_suffix("")) if PurePath(path).name else path)
+    return re.sub(r"_scene-\d+(-\d+)?$", "", str(PurePath(path).with_suffix("")) if PurePath(path).name else path)
 
 
 def _scan(tables: Sequence[str], numbers: Sequence[str], output: str, has_header: bool) -> pl.LazyFrame:
@@ -181,9 +188,11 @@ def _part(
 
     def chosen(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         for batch in batches:
-            named = batch.select(pl.col(column or "path").cast(pl.String).fill_null("").alias(GROUP))
-            if column is None:
-                named = named.with_columns(pl.Series(GROUP, [source_of(path) for path in named[GROUP]], pl.String))
+            names = batch[column].cast(pl.String) if column else pl.Series([None] * batch.height, dtype=pl.String)
+            if names.null_count() and "path" in batch.columns:  # rows of tables that do not say it
+                paths = pl.Series([path and source_of(path) for path in batch["path"]], dtype=pl.String)
+                names = pl.select(pl.coalesce(names, paths)).to_series()
+            named = names.fill_null("").alias(GROUP).to_frame()
             draws = hashed_uniforms(row_hashes(named, (GROUP,)), (seed, "split"))
             batch = batch.filter(pl.Series((draws >= edges[place]) & (draws < edges[place + 1])))
             counts[name] += batch.height

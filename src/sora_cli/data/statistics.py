@@ -20,9 +20,8 @@ from sora_cli.text.captions import camera_labels
 from sora_cli.training.buckets import BucketTable
 from sora_cli.video.media import IMAGE_NAME
 
-from .filtering import only_folder
 from .splitting import SIZES, assign, bucket_counts, without_chance
-from .tables import WHOLE, batches_of, scan_tables, table_places, text_of_cell
+from .tables import WHOLE, batches_of, only_folder, scan_tables, table_places, text_of_cell
 
 if TYPE_CHECKING:
     import polars as pl

@@ -41,8 +41,8 @@ NO_NUMBER = (
 )
 #: Columns of a CSV file without a header line, as Open-Sora 1.0 wrote them.
 WITHOUT_HEADER = ("path", "text", "num_frames")
-#: Rows in memory at a time.
-ROWS_AT_ONCE = 1 << 16
+#: Rows in memory at a time, and of a table that is only looked into.
+ROWS_AT_ONCE, ROWS_LOOKED_AT = 1 << 16, 1000
 
 
 def scan_tables(
@@ -202,6 +202,42 @@ def text_of_cell(column: pl.Expr) -> pl.Expr:
 
     text = column.cast(pl.String).str.strip_chars()
     return pl.when(~text.is_in(list(NO_NUMBER))).then(text)
+
+
+def only_folder(places: Sequence[str]) -> Path | None:
+    """The folder that all tables are in, None when there are several. Objects of a store are in the working one."""
+    folders = {Path() if is_address(place) else Path(place).parent for place in places}
+    return folders.pop() if len(folders) == 1 else None
+
+
+def warn_of_relative(places: Sequence[str], outputs: Sequence[str]) -> None:
+    """Say so where paths were relative to the folder of their table and the new tables are in another.
+
+    places: tables that were read. Only the first rows of each output are looked at.
+    """
+    import polars as pl
+
+    from sora_cli.console import get_console
+
+    folders = {_folder_of(place) for place in places}
+    for output in outputs:
+        if is_address(output) or folders == {_folder_of(output)}:
+            continue
+        frame = scan_tables([output], numbers=()).head(ROWS_LOOKED_AT)
+        if "path" not in frame.collect_schema().names():
+            continue
+        paths = frame.select(pl.col("path")).collect()["path"]
+        if any(path and not is_address(path) and not os.path.isabs(path) for path in paths):
+            start = ", ".join(sorted(folder or "the working folder" for folder in folders))
+            get_console().warn(
+                f"relative paths in {output} start from {start}, not from its own folder; "
+                "`sora data filter --abspath FOLDER` makes them absolute"
+            )
+            return
+
+
+def _folder_of(place: str) -> str:
+    return "" if is_address(place) else os.path.realpath(Path(place).expanduser().parent)
 
 
 def table_places(sources: Sequence[str]) -> list[str]:

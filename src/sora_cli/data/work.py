@@ -124,12 +124,17 @@ class Results:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def work_folder(output: Path) -> Path:
+    """Where the log of an output is."""
+    return output.with_name(f"{output.name}.work")
+
+
 def open_results(output: Path, work: Work, *, restart: bool = False) -> Results:
     """The log of an output, empty or with what an earlier run did.
 
     restart: throw away what there is. Raises UsageError when it is of other work.
     """
-    folder = output.with_name(f"{output.name}.work")
+    folder = work_folder(output)
     if restart:
         shutil.rmtree(folder, ignore_errors=True)
     options = work.options if work.settings is None else work.settings
