@@ -12,8 +12,8 @@ pytest.importorskip("pebble", reason="needs the extra data")
 pl = pytest.importorskip("polars")
 
 from sora_cli.data.local import LocalEngine  # noqa: E402
-from sora_cli.data.ray_engine import RayEngine  # noqa: E402
-from sora_cli.data.work import Work, added_columns, do_work, open_results  # noqa: E402
+from sora_cli.data.ray_engine import RayEngine, _Actor, _pack, _unpack  # noqa: E402
+from sora_cli.data.work import Job, Work, added_columns, do_work, open_results  # noqa: E402
 from sora_cli.errors import SoraError  # noqa: E402
 
 
@@ -26,7 +26,7 @@ def work(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     options = {"log": str(tmp_path / "calls")}
     columns = {"length": "int", "half": "float"}
-    return Work("measure", "work_targets:make", options, ("path",), columns, rows_at_once=3, seconds=5.0)
+    return Work("measure", "work_targets:make", options, ("path",), columns, rows_at_once=2, seconds=2.0)
 
 
 def test_results_are_those_of_one_machine(work, tmp_path):
@@ -40,9 +40,16 @@ def test_results_are_those_of_one_machine(work, tmp_path):
     assert made[0].equals(made[1])
     assert made[0]["length"].to_list() == [1, 2, None, 3, None, 4, None, 5, None, 6]
 
+
+def test_what_stops_a_run_comes_out_of_an_actor(work):
     missing = dataclasses.replace(work, target="work_targets:make_missing")
+    actor = _Actor(dataclasses.asdict(missing), "cpu")
+    try:
+        (text,) = actor({"job": [_pack(Job([1], [{"path": "a"}]))]})["outcomes"]
+    finally:
+        actor.workers.__exit__()
     with pytest.raises(SoraError, match="nothing is missing") as caught:
-        do_work(frame, missing, RayEngine(workers=1), open_results(tmp_path / "m", missing), verb="measuring")
+        _unpack(text)
     assert caught.value.exit_code == 3
 
 
