@@ -53,6 +53,8 @@ Restart = Annotated[
     bool,
     typer.Option("--restart", help="throw away what an interrupted run did, do not go on", rich_help_panel="Run"),
 ]
+#: For `sora data run`, whose plan says what is wanted.
+RestartChanged = Annotated[bool, typer.Option("--restart-changed", hidden=True)]
 KeepLog = Annotated[
     bool,
     typer.Option(
@@ -88,5 +90,17 @@ def step_options(ctx: typer.Context) -> StepOptions:
     """How a step runs, from the options of its command."""
     from sora_cli.data.run import StepOptions
 
-    names = ("output", "workers", "gpus", "seconds", "restart", "keep_log", "overwrite", "dry_run", "engine", "address")
+    names = (
+        "output",
+        "workers",
+        "gpus",
+        "seconds",
+        "restart",
+        "restart_changed",
+        "keep_log",
+        "overwrite",
+        "dry_run",
+        "engine",
+        "address",
+    )
     return StepOptions(**{name: ctx.params[name] for name in names if name in ctx.params})

@@ -44,8 +44,8 @@ def number_of(frame):
     return sum(int(row[round((24 + 16 * bit) * width / WIDTH)] > 127) << bit for bit in range(8))
 
 
-def write(path, numbers, *, rate=FPS, times=None, keyframes=None, audio=False, rotation=None):
-    """A film of `picture`s. times: of the frames, in units of 1/600 s; keyframes: distance."""
+def write(path, numbers, *, rate=FPS, times=None, keyframes=None, audio=False, sound_from=0):
+    """A film of `picture`s. times: of the frames, in units of 1/600 s; keyframes: distance; sound_from: seconds."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate)
         stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
@@ -66,7 +66,7 @@ def write(path, numbers, *, rate=FPS, times=None, keyframes=None, audio=False, r
             tone = np.sin(np.arange(48000 * len(numbers) // rate) * 440 * 2 * np.pi / 48000).astype(np.float32)
             for start in range(0, len(tone), 1024):
                 piece = av.AudioFrame.from_ndarray(tone[None, start : start + 1024], format="fltp", layout="mono")
-                piece.sample_rate, piece.pts, piece.time_base = 48000, start, Fraction(1, 48000)
+                piece.sample_rate, piece.pts, piece.time_base = 48000, start + sound_from * 48000, Fraction(1, 48000)
                 container.mux(sound.encode(piece))
             container.mux(sound.encode())
 
@@ -235,6 +235,23 @@ def test_sound_is_kept_when_asked_for(tmp_path, capsys):
             if count:
                 samples = sum(frame.samples for frame in container.decode(audio=0))
                 assert samples / 48000 == pytest.approx(1.5, abs=0.1)
+
+
+def test_sound_that_begins_later_stays_with_its_pictures(tmp_path, capsys):
+    write(tmp_path / "film.mp4", range(96), audio=True, sound_from=2)
+    (tmp_path / "t.csv").write_text("path,timestamp\nfilm.mp4,\"[('00:00:01.000', '00:00:03.500')]\"\n")
+    code, _, errors = cut(
+        *(capsys, tmp_path / "t.csv", "--clips", tmp_path / "c", "-o", tmp_path / "c.csv"),
+        *("--detector", "table", "--audio"),
+    )
+    assert code == 0, errors
+    with av.open(pl.read_csv(tmp_path / "c.csv")["path"][0]) as container:
+        frames = [
+            (float(frame.pts * frame.time_base), np.abs(frame.to_ndarray()).max())
+            for frame in container.decode(audio=0)
+        ]
+    assert next(time for time, loudest in frames if loudest > 0.3) == pytest.approx(1.0, abs=0.05)
+    assert frames[-1][0] == pytest.approx(2.5, abs=0.05)
 
 
 def test_one_bad_file_is_listed(film, capsys):

@@ -243,6 +243,23 @@ def test_scores_in_captions(table):
     assert len(set(counts)) > 1
 
 
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ("pan_left+zoom in", "pan left, zoom in"),
+        ("static", "static"),
+        ("Undetermined", None),
+        ("pan_left+unknown", None),
+        ("", None),
+    ],
+)
+def test_only_known_motions_of_the_camera_are_told(labels, words):
+    clip = ClipRow("x.mp4", ("a cat.",), Scores(camera=labels))
+    drawn = draw_caption(0, clip, 0, CaptionOptions(1, score_captions=True, score_drop=0.0))
+    assert drawn == ("a cat." if words is None else f"a cat. camera motion: {words}.")
+    assert with_camera("a cat.", clip) == ("a cat." if words is None else f"camera motion: {words}. a cat.")
+
+
 def test_one_of_several_captions_is_drawn_for_every_use():
     clip = ClipRow("x.mp4", ("a", "b", "c"), Scores(camera="pan_left"))
     options = CaptionOptions(seed=1)

@@ -155,7 +155,7 @@ def _encoded(video: _Source, segment: Segment, path: Path, form: ClipFormat) -> 
             writer.add(time, frame)
         writer.end_video()
         if form.keeps_audio and video.audio is not None:
-            _add_audio(video, writer, first[0], writer.last_time)
+            _add_audio(video, writer, first[0], first[0] + writer.seconds)
     rate = float(writer.count / writer.seconds)
     return ClipFacts(float(first[0]), float(writer.seconds), writer.count, rate, *writer.size, is_copy=False)
 
@@ -275,15 +275,17 @@ def _add_audio(video: _Source, writer: _Writer, start: Fraction, end: Fraction) 
 
     resampler = av.AudioResampler(format="fltp", layout=writer.audio.layout, rate=writer.audio.rate)
     video.jump(start)
-    written = 0
+    written: int | None = None
     for frame in video.container.decode(video.audio):
         if frame.pts is None:
             continue
         time = Fraction(frame.pts) * frame.time_base - video.origin
-        if time > end:
+        if time >= end:
             break
         if time + Fraction(frame.samples, frame.sample_rate) <= start:
             continue
+        if written is None:  # sound that begins after the pictures stays behind them
+            written = max(0, round((time - start) * writer.audio.rate))
         for ready in resampler.resample(frame):
             ready.pts, ready.time_base = written, Fraction(1, ready.sample_rate)
             written += ready.samples

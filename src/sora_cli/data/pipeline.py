@@ -28,7 +28,19 @@ FILES = {"cut": "clips", "interpolate": "interpolated"}
 #: Steps that a plan may have, and options that are not for plans: the run gives them.
 STEPS = ("index", "cut", "score", "caption", "tag", "filter", "dedup", "interpolate")
 OF_THE_RUN = frozenset(
-    {"tables", "places", "output", "clips", "overwrite", "restart", "keep_log", "dry_run", "as_json", "quiet"}
+    {
+        "tables",
+        "places",
+        "output",
+        "clips",
+        "overwrite",
+        "restart",
+        "restart_changed",
+        "keep_log",
+        "dry_run",
+        "as_json",
+        "quiet",
+    }
 )
 #: Options that every step takes from the run where its command has them.
 SHARED = ("workers", "gpus", "engine", "address", "seconds")
@@ -36,14 +48,13 @@ SHARED = ("workers", "gpus", "engine", "address", "seconds")
 
 @dataclass(frozen=True)
 class Step:
-    """One step. arguments: as typed; settings: those of them that its results depend on, row by row; table: that it
-    writes; key: changes with anything its table depends on; can_go_on: whether it keeps a log of results.
+    """One step. arguments: as typed; table: that it writes; key: changes with anything its table depends on; can_go_on:
+    whether it keeps a log of results.
     """
 
     number: int
     name: str
     arguments: tuple[str, ...]
-    settings: tuple[str, ...]
     table: Path
     key: str
     can_go_on: bool
@@ -56,23 +67,16 @@ class Step:
     @property
     def is_done(self) -> bool:
         """Whether its table is there, made by the same steps."""
-        return self.table.exists() and self.before().get("key") == self.key
-
-    def before(self) -> dict[str, Any]:
-        """What the record of an earlier run says, {} without one."""
         try:
             content = json.loads(self.record.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return {}
-        return content if isinstance(content, dict) else {}
+            return False
+        return self.table.exists() and isinstance(content, dict) and content.get("key") == self.key
 
     @property
     def flags(self) -> list[str]:
         """How to go on: rows whose results are known are not done again, unless they were made with other settings."""
-        if not self.can_go_on:
-            return ["--overwrite"]
-        is_same = self.before().get("settings") == list(self.settings)
-        return ["--overwrite", "--keep-log", *([] if is_same else ["--restart"])]
+        return ["--overwrite", *(["--keep-log", "--restart-changed"] if self.can_go_on else [])]
 
 
 def read_plan(plan: str) -> Document:
@@ -110,8 +114,8 @@ def make_steps(document: Document, sources: Sequence[str], folder: Path, shared:
         key = hashlib.sha256(json.dumps([key, name, arguments]).encode()).hexdigest()[:32]
         table = folder / TABLES / f"{number + 1:02}-{name}.parquet"
         clips = ["--clips", str(folder / FILES[name])] if name in FILES else []
-        typed, settings = (*before, *arguments, *extra, *clips), (name, *arguments, *clips)
-        steps.append(Step(number + 1, name, typed, settings, table, key, name in logging))
+        typed = (*before, *arguments, *extra, *clips)
+        steps.append(Step(number + 1, name, typed, table, key, name in logging))
         before = [str(table)]
     raise_problems(problems)
     return steps
@@ -136,7 +140,7 @@ def run_plan(steps: Sequence[Step], folder: Path) -> Path:
         command += step.flags
         # Before it runs, so that an interrupted run is known to be of these settings; the old table is not theirs.
         step.table.unlink(missing_ok=True)
-        step.record.write_text(json.dumps({"key": step.key, "settings": step.settings}), encoding="utf-8")
+        step.record.write_text(json.dumps({"key": step.key}), encoding="utf-8")
         code = _run(command)
         if code:
             raise SoraError(

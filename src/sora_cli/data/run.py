@@ -56,8 +56,8 @@ def _absolute(folder: Path, path: str | None, where: str) -> str:
 @dataclass(frozen=True)
 class StepOptions:
     """How a step runs. workers: processes, None for one per core; gpus: one process each instead; seconds: a row may
-    take; restart: throw away what an interrupted run did; keep_log: for a later run; engine: "local" or "ray";
-    address: of a Ray cluster.
+    take; restart: throw away what an interrupted run did; restart_changed: only where that had other settings;
+    keep_log: for a later run; engine: "local" or "ray"; address: of a Ray cluster.
     """
 
     output: Path
@@ -65,6 +65,7 @@ class StepOptions:
     gpus: int = 0
     seconds: float = 600.0
     restart: bool = False
+    restart_changed: bool = False
     keep_log: bool = False
     overwrite: bool = False
     dry_run: bool = False
@@ -117,7 +118,7 @@ def run_step(
         console.note(f"dry run: {verb} {frame.height} rows; would write {output}")
         console.table(frame.head(20).to_dicts(), frame.columns, title=f"the first of {frame.height} rows")
         return
-    results = open_results(output, work, restart=options.restart)
+    results = open_results(output, work, restart=options.restart, restart_changed=options.restart_changed)
     said: Mapping[str, Any] = {}
     try:
         do_work(frame, work, engine or options.make_engine(frame.height), results, verb=verb)
@@ -132,7 +133,10 @@ def run_step(
     else:
         listed.unlink(missing_ok=True)  # of an earlier run
     if frame.height and failed.height == frame.height:
-        raise SoraError(f"none of the {frame.height} rows succeeded, so {output} is not written")
+        raise SoraError(
+            f"none of the {frame.height} rows succeeded, so {output} is not written",
+            hint="once the cause is mended, --restart tries them again",
+        )
     if not gives_rows and bad == "drop":
         made = made.filter(made[REASON].is_null())
     made = made.drop(REASON, *without, strict=False)

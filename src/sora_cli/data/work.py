@@ -129,10 +129,10 @@ def work_folder(output: Path) -> Path:
     return output.with_name(f"{output.name}.work")
 
 
-def open_results(output: Path, work: Work, *, restart: bool = False) -> Results:
+def open_results(output: Path, work: Work, *, restart: bool = False, restart_changed: bool = False) -> Results:
     """The log of an output, empty or with what an earlier run did.
 
-    restart: throw away what there is. Raises UsageError when it is of other work.
+    restart: throw away what there is; restart_changed: where it is of other work, for which UsageError is raised else.
     """
     folder = work_folder(output)
     if restart:
@@ -142,6 +142,8 @@ def open_results(output: Path, work: Work, *, restart: bool = False) -> Results:
     path = folder / SETTINGS
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
+        if before != settings and restart_changed:
+            return open_results(output, work, restart=True)
         if before != settings:
             changed = [
                 name

@@ -42,12 +42,18 @@ def camera_labels(labels: str | None) -> tuple[str, ...]:
     return tuple(re.sub(r"\s+", "_", part.strip().lower()) for part in parts if part.strip())
 
 
-def append_camera_motion(text: str, labels: str | None) -> str:
-    """The caption with its sentence on camera motion; labels that are not known leave it as it is."""
+def camera_words(labels: str | None) -> str | None:
+    """What captions say of labels ("pan left, zoom in"); None for none, and where one is not known."""
     parts = camera_labels(labels)
     if not parts or not set(parts) <= set(CAMERA_MOTIONS):
-        return text
-    return f"{text} Camera motion: {', '.join(CAMERA_MOTIONS[part] for part in parts)}."
+        return None
+    return ", ".join(CAMERA_MOTIONS[part] for part in parts)
+
+
+def append_camera_motion(text: str, labels: str | None) -> str:
+    """The caption with its sentence on camera motion; labels that are not known leave it as it is."""
+    words = camera_words(labels)
+    return text if words is None else f"{text} Camera motion: {words}."
 
 
 def append_bracketed_scores(text: str, scores: Sequence[tuple[str, float]]) -> str:

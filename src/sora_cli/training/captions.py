@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sora_cli.text.captions import camera_words
 from sora_cli.text.scores import Scores, append_scores
 
 from .buckets import hashed_uniforms
@@ -36,9 +37,10 @@ def draw_caption(row: int, clip: ClipRow, epoch: int, options: CaptionOptions) -
         text = texts[int(draw_uniform(options.seed, epoch, row, "caption") * len(texts))]
     if not options.score_captions:
         return text
+    scores = clip.scores._replace(camera=camera_words(clip.scores.camera))
     kept: dict[str, Any] = {
-        name: value.replace("_", " ") if isinstance(value, str) else value
-        for name, value in clip.scores._asdict().items()
+        name: value
+        for name, value in scores._asdict().items()
         if value is not None and draw_uniform(options.seed, epoch, row, f"score {name}") >= options.score_drop
     }
     return append_scores(text, Scores(**kept))
@@ -49,5 +51,5 @@ def with_camera(text: str, clip: ClipRow) -> str:
 
     Noise that follows the camera has to follow the clip's, whether the caption says it or not.
     """
-    camera = clip.scores.camera
-    return text if not camera else f"camera motion: {camera.replace('_', ' ')}. {text}"
+    camera = camera_words(clip.scores.camera)
+    return text if camera is None else f"camera motion: {camera}. {text}"

@@ -40,6 +40,7 @@ def index(
     engine: d.Engine = "local",
     address: d.Address = None,
     restart: d.Restart = False,
+    restart_changed: d.RestartChanged = False,
     keep_log: d.KeepLog = False,
     overwrite: d.Overwrite = False,
     dry_run: d.DryRun = False,
