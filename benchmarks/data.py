@@ -62,7 +62,7 @@ def measure(folder: Path) -> list[dict[str, object]]:
         {
             "step": "index --fast",
             "way": "sora",
-            "cpu_s": cpu_seconds(*SORA, "index", folder / "videos", "-o", folder / "fast.csv", "--fast", *one),
+            "cpu_s": cpu_seconds(*SORA, "index", folder / "videos", "-o", folder / "headers.csv", "--fast", *one),
         },
     ]
     for detector in ("fast", "adaptive", "content"):

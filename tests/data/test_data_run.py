@@ -132,6 +132,13 @@ def test_faults_of_plans(films, plan, message):
     assert message in f"{caught.value.message}\n{caught.value.hint}"
 
 
+def test_steps_that_write_files_have_folders(films):
+    (films / "plan.yaml").write_text("- index:\n- cut:\n- interpolate:\n    doublings: 2\n")
+    steps = make_steps(read_yaml(films / "plan.yaml"), [str(films / "films")], films / "out", {})
+    folders = [step.arguments[step.arguments.index("--clips") + 1] for step in steps[1:]]
+    assert folders == [str(films / "out/clips"), str(films / "out/interpolated")]
+
+
 def test_plans_of_ours_can_be_run(films):
     for info in list_presets():
         if info.kind == "data":

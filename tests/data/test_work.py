@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import json
 
 import pytest
@@ -9,10 +11,12 @@ import pytest
 pl = pytest.importorskip("polars")
 pytest.importorskip("pebble")
 
-from sora_cli.data.local import LocalEngine  # noqa: E402
+from sora_cli.data.local import LocalEngine, apply  # noqa: E402
 from sora_cli.data.work import (  # noqa: E402
     KEY,
     REASON,
+    Made,
+    Outcome,
     Work,
     added_columns,
     do_work,
@@ -20,7 +24,7 @@ from sora_cli.data.work import (  # noqa: E402
     open_results,
     row_keys,
 )
-from sora_cli.errors import SoraError, UsageError  # noqa: E402
+from sora_cli.errors import SoraError, StopError, UsageError  # noqa: E402
 
 COLUMNS = {"length": "int", "half": "float"}
 
@@ -169,3 +173,31 @@ def test_numbers_that_are_not_finite_are_missing(work, tmp_path):
     assert json.loads((tmp_path / "out.csv.work" / "results.jsonl").read_text())["rows"] == [
         {"length": 1, "half": None}
     ]
+
+
+def test_a_full_disk_stops_the_run_and_is_no_reason_of_a_row():
+    def fails(number):
+        def write(rows):
+            try:
+                raise OSError(number, "it cannot be")
+            except OSError as error:
+                raise SoraError(f"cannot write {rows[0]['path']}") from error
+
+        return write
+
+    rows = [{"path": "a"}, {"path": "b"}]
+    with pytest.raises(StopError, match="cannot write a"):
+        apply(fails(errno.ENOSPC), rows)
+    assert [made.reason for made in apply(fails(errno.EIO), rows)] == ["cannot write a", "cannot write b"]
+
+
+def test_a_plan_starts_over_only_where_settings_changed(work, tmp_path):
+    output = tmp_path / "o.csv"
+    open_results(output, work).add([Outcome(7, Made([{"length": 1}]))])
+    assert open_results(output, work, restart_changed=True).seen == {7}
+    tuned = dataclasses.replace(work, options={**work.options, "batch": 3}, settings=work.options)
+    assert open_results(output, tuned, restart_changed=True).seen == {7}
+    other = dataclasses.replace(work, options={**work.options, "limit": 3})
+    with pytest.raises(UsageError, match="limit"):
+        open_results(output, other)
+    assert open_results(output, other, restart_changed=True).seen == set()

@@ -64,7 +64,7 @@ def write_clips(source: str, wanted: Sequence[tuple[Segment, Path]], form: ClipF
         with _Source(source) as video:
             for segment, path in wanted:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+                partial = path.with_name(f".{path.name}.partial")
                 try:
                     facts = _copied(video, segment, partial, form) or _encoded(video, segment, partial, form)
                     if facts is not None:

@@ -86,7 +86,7 @@ def make_worker(settings: Mapping[str, Any], device: str) -> RowFunction:
 
         path = folder / file_name(row)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{os.getpid()}.{path.name}")
+        partial = path.with_name(f".partial.{path.name}")
         try:
             with at_hand(row["path"]) as file:
                 count = interpolate_file(Path(file), partial, interpolator, doublings)

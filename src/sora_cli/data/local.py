@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib
 import multiprocessing
@@ -20,6 +21,8 @@ from .work import Job, Made, Outcome, Row, RowFunction, Work
 
 #: Jobs that wait in front of every worker, so that it never does.
 WAITING = 2
+#: What a write fails with where nothing more can be written.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 #: Times that a row on its own may end its process before it is given up: the first may be another's fault.
 ATTEMPTS = 2
 
@@ -198,16 +201,26 @@ def make_function(target: str, options: Mapping[str, Any], device: str) -> RowFu
 def apply(function: RowFunction, rows: Sequence[Row]) -> Sequence[Made]:
     """The results of rows; where it raises, each row's on its own, so that only the bad one is without.
 
-    Raises StopError when the function does.
+    Raises StopError when the function does, and when nothing more can be written.
     """
     try:
         return function(rows)
     except StopError:
         raise
     except Exception as error:  # any fault of any library in a file that somebody else made
+        if _is_full(error):
+            raise StopError(_reason(error), hint="make room, and give the same command again: it goes on") from error
         if len(rows) == 1:
             return [Made(reason=_reason(error))]
     return [apply(function, [row])[0] for row in rows]
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether an error comes from a file system that takes no more, which is no fault of a row."""
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.errno in FULL):
+        cause = cause.__cause__
+    return cause is not None
 
 
 def _reason(error: Exception) -> str:
