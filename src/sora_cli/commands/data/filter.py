@@ -77,7 +77,8 @@ def filter_(
     ] = False,
     root: d.Root = None,
     info: Annotated[
-        bool, _option(FILES, "--info", "decode each file: num_frames, height, width, fps ...; 0 frames when broken")
+        bool,
+        _option(FILES, "--info", "decode each file, however long it takes: num_frames, height, fps ...; 0 when broken"),
     ] = False,
     video_info: Annotated[
         bool, _option(FILES, "--video-info", "the same, pictures with the video decoder too")

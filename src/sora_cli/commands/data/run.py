@@ -12,8 +12,8 @@ from sora_cli import options as o
 
 EPILOG = o.examples(
     "sora data run videos/ -o clips/",
-    "sora data run videos/ -o clips/ --plan captioned",
     "sora data run videos/ -o clips/ --plan mine.yaml --gpus 8 --dry-run",
+    "sora data run videos/ -o clips/ --plan captioned",
     "sora train --preset nano --data clips/clips.csv",
 )
 
@@ -39,7 +39,7 @@ def run(
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
-    """Turn raw videos into clips and one table that `sora train --data` takes.
+    """Turn raw videos into clips and one table, which `sora train --data` takes once it has captions.
 
     Runs the steps of a plan one after the other. Steps that are done are not run again, an interrupted one goes on, so
     the same command may be given until it is through, and again when there are more videos.
