@@ -94,6 +94,7 @@ def test_a_language_model_is_padded_on_the_left(llama):
 
 def test_one_model_over_two_processes(llava):
     """In a process of its own, which is rank 0 then."""
+    pytest.importorskip("accelerate", reason="needs the extra data")
     script = f"""
 import numpy as np
 from sora_plugins.captioners.local_model import Options, load

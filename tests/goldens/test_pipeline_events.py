@@ -103,8 +103,8 @@ def stand_ins(install_plugin, monkeypatch):
         lambda path, image, settings: saved(path, None, image[None, ::40, ::40, 0].reshape(1, -1)),
     )
     monkeypatch.setattr("sora_cli.tasks.given.load_reference", load_reference)
-    monkeypatch.setattr("sora_cli.tasks.given.count_frames", lambda path, fps: module.LENGTHS.get(path.name, 1))
-    monkeypatch.setattr("sora_cli.video.clips.changes_in_clip", lambda path, fps: [])
+    monkeypatch.setattr("sora_cli.tasks.given.count_frames", lambda path, fps, *_: module.LENGTHS.get(path.name, 1))
+    monkeypatch.setattr("sora_cli.video.clips.changes_in_clip", lambda path, fps, *_: [])
     return module
 
 

@@ -326,7 +326,7 @@ def test_specs():
     for spec in specs.values():
         assert spec.is_network == bool(spec.weights)
         assert spec.extra == ("data" if spec.needs else None)
-        assert spec.text_columns == (("cmotion",) if spec.column == "cmotion" else ())
+        assert spec.text_columns == {"cmotion": ("cmotion",), "border": ("crop",)}.get(spec.column, ())
         assert spec.reads_text == (spec.name == "match")
         if spec.options:
             load_attribute(spec.options, what=spec.name)()

@@ -7,6 +7,7 @@ videos need torchvision.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -105,6 +106,8 @@ def load(weights: Mapping[str, Any], device: Any, options: Options | None) -> Ca
     options = options or Options()
     if not options.model:
         raise UsageError("which model is not said", hint="name a folder or a hub id with --model")
+    if (options.tensor_parallel > 1 or options.device_map is not None) and find_spec("accelerate") is None:
+        raise MissingError("several devices for one model need accelerate", hint="pip install 'sora-cli[data]'")
     if options.tensor_parallel == 1:
         return load_model(options, str(device))
     if options.device_map is not None:

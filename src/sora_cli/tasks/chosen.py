@@ -138,6 +138,9 @@ def locate_components(
     usual: dict[str, Mapping[str, Any]] = {"model": model.variants[variant]}
     if "text_encoder" in parts:
         usual["text_encoder"] = {}
+        if "model" not in parts and settings.text_weights is not None:
+            # Whoever brings an encoder of another size and no network, as for extraction, means one that fits.
+            del usual["model"]
     configs = {part: config for part, config in usual.items() if wanted[part][2] is None}
     check_text_width(components, configs)
     check_latents(components, configs.get("model", {}))
