@@ -62,7 +62,7 @@ def test_pictures_are_where_they_belong(sora: Sora, make: Callable[..., np.ndarr
     assert psnr(both[-1], b) > 33
     assert (both == make("i2v", "a.png", CLOUDS, "--last", "b.png", *NANO, "--frames", "25")).all()
     middle = make("i2v", "a.png", CLOUDS, "--keyframe", "b.png@12", *NANO, "--frames", "25")
-    assert psnr(middle[12], b) > 27
+    assert psnr(middle[12], b) > 23
 
 
 def test_loops_close(sora: Sora, make: Callable[..., np.ndarray]) -> None:
