@@ -64,7 +64,7 @@ def test_show_a_model_tells_what_it_is_sampled_with_and_where_its_parts_come_fro
     assert shown["weights"]["16x512-HQ"]["repo"] == "hpcai-tech/Open-Sora"
     assert shown["parts"]["vae"]["weights"]["licence"] == "MIT"
     assert shown["parts"]["text_encoder"]["name"] == "t5-v1.1-xxl-120"
-    assert shown["more_presets"] == ["opensora-v1.0-16x256", "opensora-v1.0-64x512"]
+    assert shown["more_presets"] == ["opensora-v1.0-16x256", "opensora-v1.0-64x512", "opensora-v1.0-rflow"]
     for place in ("preset", "readme"):
         assert Path(shown[place]).is_file()
     text = sora("plugins", "show", "opensora-v1.0").out
