@@ -9,6 +9,8 @@ import typer
 
 from sora_cli import complete
 
+from . import options as o
+
 if TYPE_CHECKING:
     from sora_cli.data.run import StepOptions
 
@@ -84,6 +86,24 @@ CaptionerOptions = Annotated[
     list[str] | None, typer.Option("-O", help="option of the captioner, repeatable", metavar="KEY=VALUE")
 ]
 KeepUncaptioned = Annotated[bool, typer.Option("--keep-bad", help="keep rows without a usable answer")]
+
+
+def of_every_step(
+    root: Root = None,
+    workers: Workers = None,
+    seconds: Seconds = 600.0,
+    engine: Engine = "local",
+    address: Address = None,
+    restart: Restart = False,
+    restart_changed: RestartChanged = False,
+    keep_log: KeepLog = False,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """What every step that works on rows can be told, for `options.with_options_of`; does nothing."""
 
 
 def step_options(ctx: typer.Context) -> StepOptions:

@@ -42,8 +42,6 @@ OF_THE_RUN = frozenset(
         "quiet",
     }
 )
-#: Options that every step takes from the run where its command has them.
-SHARED = ("workers", "gpus", "engine", "address", "seconds")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from sora_cli.console import get_console
 from sora_cli.errors import SoraError, UsageError
 from sora_cli.plugin.manager import get_plugins, load_attribute
 from sora_cli.plugin.specs import DataToolSpec
+from sora_cli.weights.locate import part_files
 
 from .addresses import at_hand
 from .index import STAMP
@@ -63,10 +64,8 @@ def choose_scorers(names: Sequence[str], options: Mapping[str, Any], weights: Se
     if not specs:
         raise UsageError("no score is asked for", hint="give --score; `sora plugins list --kind scorer` lists them")
     given = _by_scorer({key: (key, value) for key, value in options.items()}, specs, "-O")
-    pairs = [text.partition("=") for text in weights]
-    if any(not equals for _, equals, _ in pairs):
-        raise UsageError("--weights takes SCORER.PART=FILE")
-    files = _by_scorer({key: (key, value) for key, _, value in pairs}, specs, "--weights")
+    pairs = part_files(weights, option="--weights", example="aes.head=head.pth")
+    files = _by_scorer({key: (key, value) for key, value in pairs.items()}, specs, "--weights")
     chosen = []
     owners: dict[str, str] = {}
     for name, spec in specs.items():

@@ -19,7 +19,7 @@ from sora_cli.video.latents import to_frames
 from sora_cli.video.lossless import ENDINGS, LosslessFiles
 from sora_cli.video.media import is_image
 from sora_cli.video.statistics import Moments
-from sora_cli.weights.locate import locate_parts
+from sora_cli.weights.locate import locate_parts, part_files
 
 from .codec import (
     FRAMES_AT_ONCE,
@@ -176,7 +176,7 @@ def load_metrics(names: Sequence[str], metric_weights: Sequence[str], options: C
     """Measures by name. metric_weights: PART=FILE. Raises UsageError, or MissingError for weights that are not here."""
     plugins = get_plugins()
     device = choose_device(options.device)  # type: ignore[arg-type]  # typed by the command
-    given = dict(_part_and_file(text) for text in metric_weights)
+    given = part_files(metric_weights, option="--metric-weights", example="alexnet=alexnet.pth")
     chosen: dict[str, tuple[MetricSpec, Any]] = {}
     for name in dict.fromkeys(names):
         spec = plugins.get("metric", name)
@@ -189,15 +189,6 @@ def load_metrics(names: Sequence[str], metric_weights: Sequence[str], options: C
             f"no measure looks with {', '.join(unused)}", hint=f"parts: {', '.join(sorted(known)) or 'none'}"
         )
     return chosen
-
-
-def _part_and_file(text: str) -> tuple[str, str]:
-    part, equals, file = text.partition("=")
-    if not equals:
-        raise UsageError(
-            f"--metric-weights {text!r} is not PART=FILE", hint="example: --metric-weights alexnet=alexnet.pth"
-        )
-    return part, file
 
 
 def measure(

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,17 @@ def needs_network(weights: Weights | None, override: str | None) -> bool:
     if override is not None:
         return not Path(os.path.expanduser(override)).exists() and split_hub_id(override) is not None
     return weights is not None and (weights.repo is not None or weights.url is not None)
+
+
+def part_files(texts: Sequence[str], *, option: str, example: str) -> dict[str, str]:
+    """File or folder by part, of texts PART=FILE. option: that takes them; example: one that works. UsageError."""
+    found = {}
+    for text in texts:
+        part, equals, file = text.partition("=")
+        if not equals:
+            raise UsageError(f"{option} {text!r} is not PART=FILE", hint=f"example: {option} {example}")
+        found[part] = file
+    return found
 
 
 def weights_present(weights: Weights | None) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,7 @@ EPILOG = o.examples(
 _CAPTIONS = "Captions"
 
 
+@o.with_options_of(d.of_every_step, without=())
 def caption(
     ctx: typer.Context,
     tables: d.Tables,
@@ -56,20 +57,8 @@ def caption(
         int, typer.Option(help="which captions go without scores", metavar="N", rich_help_panel=_CAPTIONS)
     ] = 42,
     keep_bad: d.KeepUncaptioned = False,
-    root: d.Root = None,
-    workers: d.Workers = None,
     gpus: d.Gpus = 0,
-    seconds: d.Seconds = 600.0,
-    engine: d.Engine = "local",
-    address: d.Address = None,
-    restart: d.Restart = False,
-    restart_changed: d.RestartChanged = False,
-    keep_log: d.KeepLog = False,
-    overwrite: d.Overwrite = False,
-    dry_run: d.DryRun = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
+    **shared: Any,
 ) -> None:
     """Write a caption for every video and picture of a table into its column text.
 
@@ -80,7 +69,7 @@ def caption(
     """
     from sora_cli.console import command_output
 
-    with command_output(json=as_json, quiet=quiet):
+    with command_output(json=shared["as_json"], quiet=shared["quiet"]):
         from sora_cli.data.captioning import Asked, CaptionOptions, run_caption
         from sora_cli.data.questions import find_prompt
         from sora_cli.data.run import open_rows
@@ -90,4 +79,4 @@ def caption(
         options = CaptionOptions(
             find_prompt(prompt, frames=frames), shorter_size, strip_opening, score_text, clean, seed
         )
-        run_caption(open_rows(tables, root), asked, options, step, keep_bad=keep_bad)
+        run_caption(open_rows(tables, shared["root"]), asked, options, step, keep_bad=keep_bad)

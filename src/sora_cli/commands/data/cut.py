@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,6 +21,7 @@ TABLE_SCENES = "table"
 _SCENES, _CLIPS = "Scenes", "Clips"
 
 
+@o.with_options_of(d.of_every_step, without=())
 def cut(
     ctx: typer.Context,
     tables: d.Tables,
@@ -63,19 +64,8 @@ def cut(
         bool,
         typer.Option("--copy/--encode", help="copy clips unchanged where that is exact", rich_help_panel=_CLIPS),
     ] = True,
-    root: d.Root = None,
-    workers: d.Workers = None,
     seconds: d.Seconds = 3600.0,
-    engine: d.Engine = "local",
-    address: d.Address = None,
-    restart: d.Restart = False,
-    restart_changed: d.RestartChanged = False,
-    keep_log: d.KeepLog = False,
-    overwrite: d.Overwrite = False,
-    dry_run: d.DryRun = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
+    **shared: Any,
 ) -> None:
     """Find the scenes of videos and write them as clips with a table, or only say where they are.
 
@@ -84,7 +74,7 @@ def cut(
     """
     from sora_cli.console import command_output
 
-    with command_output(json=as_json, quiet=quiet):
+    with command_output(json=shared["as_json"], quiet=shared["quiet"]):
         from sora_cli.data.cutting import CutOptions, run_cut
         from sora_cli.data.run import open_rows
         from sora_cli.data.timestamps import SceneRules
@@ -98,4 +88,4 @@ def cut(
             rules=SceneRules(min_seconds, max_seconds, split_long),
             form=form,
         )
-        run_cut(open_rows(tables, root), options, step)
+        run_cut(open_rows(tables, shared["root"]), options, step)

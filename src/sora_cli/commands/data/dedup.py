@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ EPILOG = o.examples(
 )
 
 
+@o.with_options_of(d.of_every_step, without=())
 def dedup(
     ctx: typer.Context,
     tables: d.Tables,
@@ -25,19 +26,7 @@ def dedup(
     mark: Annotated[
         bool, typer.Option("--mark", help="keep all rows, and name in column duplicate_of which one each repeats")
     ] = False,
-    root: d.Root = None,
-    workers: d.Workers = None,
-    seconds: d.Seconds = 600.0,
-    engine: d.Engine = "local",
-    address: d.Address = None,
-    restart: d.Restart = False,
-    restart_changed: d.RestartChanged = False,
-    keep_log: d.KeepLog = False,
-    overwrite: d.Overwrite = False,
-    dry_run: d.DryRun = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
+    **shared: Any,
 ) -> None:
     """Leave out videos and pictures that show the same as a better one: other sizes, encodings, qualities.
 
@@ -45,8 +34,8 @@ def dedup(
     """
     from sora_cli.console import command_output
 
-    with command_output(json=as_json, quiet=quiet):
+    with command_output(json=shared["as_json"], quiet=shared["quiet"]):
         from sora_cli.data.dedup import run_dedup
         from sora_cli.data.run import open_rows
 
-        run_dedup(open_rows(tables, root), d.step_options(ctx), most_bits=bits, keeps=mark)
+        run_dedup(open_rows(tables, shared["root"]), d.step_options(ctx), most_bits=bits, keeps=mark)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ EPILOG = o.examples(
 )
 
 
+@o.with_options_of(d.of_every_step, without=("root",))
 def index(
     ctx: typer.Context,
     places: Annotated[list[str], typer.Argument(help="folders, files and patterns", metavar="PLACE...")],
@@ -35,18 +36,7 @@ def index(
         bool, typer.Option("--fast", help="believe the files' headers instead of decoding every frame")
     ] = False,
     keep_bad: Annotated[bool, typer.Option("--keep-bad", help="keep broken files, with 0 frames")] = False,
-    workers: d.Workers = None,
-    seconds: d.Seconds = 600.0,
-    engine: d.Engine = "local",
-    address: d.Address = None,
-    restart: d.Restart = False,
-    restart_changed: d.RestartChanged = False,
-    keep_log: d.KeepLog = False,
-    overwrite: d.Overwrite = False,
-    dry_run: d.DryRun = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
+    **shared: Any,
 ) -> None:
     """Write a table of videos and pictures: which there are, their frames, sizes and rates.
 
@@ -55,17 +45,17 @@ def index(
     """
     from sora_cli.console import command_output
 
-    with command_output(json=as_json, quiet=quiet) as console:
+    with command_output(json=shared["as_json"], quiet=shared["quiet"]) as console:
         from sora_cli.data.index import find_files, probe_work
         from sora_cli.data.run import run_step
         from sora_cli.data.tables import check_output, write_table
 
-        check_output(str(output), overwrite=overwrite)
+        check_output(str(output), overwrite=shared["overwrite"])
         found = find_files(places, kind, split=split, info=info)
-        if not probe and not dry_run:
-            write_table(found, output, overwrite=overwrite)
+        if not probe and not shared["dry_run"]:
+            write_table(found, output, overwrite=shared["overwrite"])
             console.result(output, {"path": str(output), "rows": found.height})
             return
         options = d.step_options(ctx)
-        work = probe_work(fast=fast, seconds=seconds)
+        work = probe_work(fast=fast, seconds=shared["seconds"])
         run_step(found, work, options, verb="looking into", bad="keep" if keep_bad else "drop")

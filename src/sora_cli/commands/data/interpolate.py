@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ EPILOG = o.examples(
 )
 
 
+@o.with_options_of(d.of_every_step, without=())
 def interpolate(
     ctx: typer.Context,
     tables: d.Tables,
@@ -29,37 +30,23 @@ def interpolate(
     weights: Annotated[
         list[str] | None, typer.Option(help="weights of the method, repeatable", metavar="PART=FILE")
     ] = None,
-    root: d.Root = None,
-    workers: d.Workers = None,
     gpus: d.Gpus = 0,
     seconds: d.Seconds = 3600.0,
-    engine: d.Engine = "local",
-    address: d.Address = None,
-    restart: d.Restart = False,
-    restart_changed: d.RestartChanged = False,
-    keep_log: d.KeepLog = False,
-    overwrite: d.Overwrite = False,
-    dry_run: d.DryRun = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
+    **shared: Any,
 ) -> None:
     """Write the videos of a table at 2, 4, 8... times their frame rate, and a table of them. Sound is not kept."""
     from sora_cli.console import command_output
-    from sora_cli.errors import UsageError
 
-    with command_output(json=as_json, quiet=quiet):
+    with command_output(json=shared["as_json"], quiet=shared["quiet"]):
         from sora_cli.data.interpolating import run_interpolate
         from sora_cli.data.run import open_rows
+        from sora_cli.weights.locate import part_files
 
-        pairs = [text.partition("=") for text in weights or ()]
-        if any(not equals for _, equals, _ in pairs):
-            raise UsageError("--weights takes PART=FILE")
         run_interpolate(
-            open_rows(tables, root),
+            open_rows(tables, shared["root"]),
             d.step_options(ctx),
             method=method,
-            weights={part: file for part, _, file in pairs},
+            weights=part_files(weights or (), option="--weights", example="amt=amt-g.pth"),
             doublings=doublings,
             clips=clips,
         )

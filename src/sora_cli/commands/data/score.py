@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ EPILOG = o.examples(
 )
 
 
+@o.with_options_of(d.of_every_step, without=())
 def score(
     ctx: typer.Context,
     tables: d.Tables,
@@ -34,20 +35,8 @@ def score(
         list[str] | None,
         typer.Option(help="weights of a scorer, repeatable: SCORER.PART=FILE", metavar="PART=FILE"),
     ] = None,
-    root: d.Root = None,
-    workers: d.Workers = None,
     gpus: d.Gpus = 0,
-    seconds: d.Seconds = 600.0,
-    engine: d.Engine = "local",
-    address: d.Address = None,
-    restart: d.Restart = False,
-    restart_changed: d.RestartChanged = False,
-    keep_log: d.KeepLog = False,
-    overwrite: d.Overwrite = False,
-    dry_run: d.DryRun = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
+    **shared: Any,
 ) -> None:
     """Add scores to a table of clips, each as a column.
 
@@ -56,11 +45,11 @@ def score(
     """
     from sora_cli.console import command_output
 
-    with command_output(json=as_json, quiet=quiet):
+    with command_output(json=shared["as_json"], quiet=shared["quiet"]):
         from sora_cli.config.layers import option_pairs
         from sora_cli.data.run import open_rows
         from sora_cli.data.scoring import choose_scorers, run_score
 
-        pairs = option_pairs(scorer_options or (), example="flow.size=320x576")
+        pairs = option_pairs(scorer_options or (), example="camera.threshold=0.3")
         chosen = choose_scorers(scores, pairs, weights or ())
-        run_score(open_rows(tables, root), chosen, d.step_options(ctx))
+        run_score(open_rows(tables, shared["root"]), chosen, d.step_options(ctx))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,7 @@ EPILOG = o.examples(
 )
 
 
+@o.with_options_of(d.of_every_step, without=())
 def tag(
     ctx: typer.Context,
     tables: d.Tables,
@@ -45,20 +46,8 @@ def tag(
     model: d.CaptionModel = None,
     captioner_options: d.CaptionerOptions = None,
     keep_bad: d.KeepUncaptioned = False,
-    root: d.Root = None,
-    workers: d.Workers = None,
     gpus: d.Gpus = 0,
-    seconds: d.Seconds = 600.0,
-    engine: d.Engine = "local",
-    address: d.Address = None,
-    restart: d.Restart = False,
-    restart_changed: d.RestartChanged = False,
-    keep_log: d.KeepLog = False,
-    overwrite: d.Overwrite = False,
-    dry_run: d.DryRun = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
+    **shared: Any,
 ) -> None:
     """Let a language model list what captions speak of, or translate them.
 
@@ -68,7 +57,7 @@ def tag(
     """
     from sora_cli.console import command_output
 
-    with command_output(json=as_json, quiet=quiet):
+    with command_output(json=shared["as_json"], quiet=shared["quiet"]):
         from sora_cli.data.captioning import Asked
         from sora_cli.data.questions import find_prompt
         from sora_cli.data.run import open_rows
@@ -78,9 +67,9 @@ def tag(
         asked = Asked.checked(captioner, captioner_options or (), model)
         if translate_to is None:
             prompts = tag_prompts(keys or ["objects"], prompt)
-            run_tag(open_rows(tables, root), prompts, asked, step, keep_bad=keep_bad)
+            run_tag(open_rows(tables, shared["root"]), prompts, asked, step, keep_bad=keep_bad)
             return
         if keys:
             raise UsageError("captions are either tagged or translated", hint="leave --key or --translate-to out")
         words = find_prompt(prompt or "translate", is_about_text=True)
-        run_translate(open_rows(tables, root), words, translate_to, asked, step, keep_bad=keep_bad)
+        run_translate(open_rows(tables, shared["root"]), words, translate_to, asked, step, keep_bad=keep_bad)
