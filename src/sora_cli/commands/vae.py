@@ -133,14 +133,13 @@ def reconstruct(
         run(videos, output, _codec(ctx), separate=separate, overwrite=overwrite)
 
 
-@app.command(
-    "eval",
-    cls=LightCommand,
-    epilog=o.examples(
-        "sora vae eval clip.mp4",
-        "sora vae eval clip.mp4 --metric lpips --metric-weights alexnet=net.pth --json",
-    ),
+EVALUATE_EXAMPLES = o.examples(
+    "sora vae eval clip.mp4",
+    "sora vae eval clip.mp4 --metric lpips --metric-weights alexnet=net.pth --json",
 )
+
+
+@app.command("eval", cls=LightCommand, epilog=EVALUATE_EXAMPLES)
 def evaluate(
     ctx: typer.Context,
     videos: v.Videos,

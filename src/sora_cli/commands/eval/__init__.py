@@ -1,0 +1,11 @@
+"""`sora eval`: how good models and clips are. One module per sub-command."""
+
+from __future__ import annotations
+
+from sora_cli import options as o
+from sora_cli.commands.vae import evaluate as vae
+from sora_cli.root import LightCommand
+
+app = o.new_app(help="Measure models and clips.", epilog=o.examples("sora eval vae clips/*.mp4"))
+app.callback()(lambda: None)  # a group even while it has a single command
+app.command("vae", cls=LightCommand, epilog=o.examples("sora eval vae clip.mp4 --metric psnr"))(vae)

@@ -1,0 +1,1 @@
+"""What `sora eval` does: samples of prompt suites, scores, tables of them."""
