@@ -39,7 +39,7 @@ BUILT_IN = (
     BuiltIn("Train", "train", "Train a model on a table of clips."),
     BuiltIn("Train", "vae", "Encode, decode, reconstruct, measure and train video autoencoders."),
     BuiltIn("Data", "data", "Turn raw videos into captioned, scored, filtered training clips."),
-    BuiltIn("Measure", "eval", "Measure models and clips: loss, benchmarks, metrics, human ratings."),
+    BuiltIn("Measure", "eval", "Measure models and clips: loss, benchmarks, metrics, ratings."),
     BuiltIn("Setup", "presets", "List and show presets: sizes, lengths, sampling defaults, launch tables."),
     BuiltIn("Setup", "plugins", "List and show models, schedulers and everything else that plugins add."),
     BuiltIn("Setup", "pull", "Download the weights of a model, for use without network."),
