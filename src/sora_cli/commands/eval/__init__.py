@@ -6,12 +6,8 @@ from sora_cli import options as o
 from sora_cli.commands.vae import evaluate as vae
 from sora_cli.root import LightCommand
 
-app = o.new_app(epilog=o.examples("sora eval vae clips/*.mp4"))
+SUMMARY = "Measure models and clips: loss, benchmarks, metrics, ratings."
 
-
-@app.callback()
-def _group() -> None:
-    """Measure models and clips: loss, benchmarks, metrics, ratings."""
-
-
+app = o.new_app(help=SUMMARY, epilog=o.examples("sora eval vae clips/*.mp4"))
+app.callback(help=SUMMARY)(lambda: None)  # a group even while it has a single command
 app.command("vae", cls=LightCommand, epilog=o.examples("sora eval vae clip.mp4 --metric psnr"))(vae)
