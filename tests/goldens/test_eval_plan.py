@@ -1,0 +1,58 @@
+"""Golden topic `eval_plan`: the prompt suites, the names of the clips, and how the work is divided."""
+
+from __future__ import annotations
+
+import pytest
+from loader import goldens_dir, read
+
+from sora_cli.evaluation import vbench_suite
+
+TOPIC = "eval_plan"
+SUITES = ("t2v", "i2v")
+
+
+def suite_and_case(name: str):
+    case = read(TOPIC, "plan")[f"vbench_{name}"]
+    return vbench_suite.load_suite(name, goldens_dir() / TOPIC / f"vbench_{name}_suite.json"), case
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_prompts(name):
+    suite, case = suite_and_case(name)
+    assert len(suite.entries) == case["entries"]
+    assert len(suite.unique) == case["unique_prompts"]
+    assert case["samples_per_prompt"] == vbench_suite.SAMPLES
+    assert len(suite.file_names()) == case["expected_unique_files"]
+    counts = {dimension: len(suite.of(dimension)) for dimension in suite.dimensions}
+    assert counts == case["prompts_per_dimension"]
+    prompts = [entry.prompt for entry in suite.entries]
+    assert sorted({prompt for prompt in prompts if prompts.count(prompt) > 1}) == case.get("duplicates", [])
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_file_names(name):
+    suite, case = suite_and_case(name)
+    for position, names in case["filenames"].items():
+        entry = suite.entries[int(position)]
+        assert [entry.file_name(sample) for sample in range(vbench_suite.SAMPLES)] == names
+
+
+def test_videos_needed():
+    suite, case = suite_and_case("t2v")
+    needed = {dimension: len(suite.file_names(dimension)) for dimension in suite.dimensions}
+    assert needed == case["videos_needed_per_dimension"]
+
+
+def test_pictures():
+    suite, case = suite_and_case("i2v")
+    assert len({entry.image_name for entry in suite.entries}) == case["images"]
+    for position, name in case["reference_image"].items():
+        assert suite.entries[int(position)].image_name == name
+    assert vbench_suite.closest_crop(256, 256) == case["image_ratio"]
+
+
+def test_order_of_dimensions():
+    assert list(vbench_suite.DIMENSIONS["t2v"]) == suite_and_case("t2v")[1]["calc_order"]
+    i2v = suite_and_case("i2v")[1]
+    assert list(vbench_suite.DIMENSIONS["i2v"]) == [*i2v["calc_i2v"], *i2v["calc_quality"]]
+    assert list(vbench_suite.I2V_ONLY) == i2v["calc_i2v"]
