@@ -19,6 +19,7 @@ from sora_cli.config.schema import GenerateConfig
 WITHOUT_FLAG = {
     "prompt.prompts": "positional",
     "prompt.refined": "settings stored in a clip",
+    "output.files": "configuration files, and evaluations",
     "model.options": "-O",
     "sampling.scheduler_options": "configuration files",
 }

@@ -1,10 +1,14 @@
 """How the network is called, and what a run does when sampling fails."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from sora_cli.tasks.sampling import OneByOne, is_out_of_memory
+from sora_cli.launch.mesh import Team
+from sora_cli.tasks.sampling import OneByOne, _share, is_out_of_memory
 
 
 def test_no_memory_on_the_cpu_is_recognised() -> None:
@@ -50,3 +54,14 @@ def test_the_network_sees_the_copies_of_one_clip_at_a_time() -> None:
         ([20.0, 21.0], [8.0, 8.0], [2, 4], [6], [12.0], None),
     ]
     assert torch.equal(out, torch.cat([x, -x], dim=1))
+
+
+def test_processes_share_what_is_still_to_make() -> None:
+    clips = [SimpleNamespace(path=Path(f"{number}.mp4")) for number in range(6)]
+    plan = SimpleNamespace(batches=[(clip,) for clip in clips])
+    done = frozenset(Path(f"{number}.mp4") for number in (0, 2, 4))
+    shares = [_share(plan, Team(data_rank=rank, data_size=2), done) for rank in (0, 1)]
+    numbers = [[int(batch[0].path.stem) for batch in share] for share in shares]
+    assert sorted(numbers[0] + numbers[1]) == list(range(6))
+    assert [len([number for number in share if number % 2]) for share in numbers] == [2, 1], "not three and none"
+    assert all(share == sorted(share) for share in numbers)

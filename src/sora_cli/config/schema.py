@@ -61,10 +61,18 @@ class ShapeSection(Section):
     save_fps: Annotated[float, Field(gt=0, le=240)] | None = Field(None, description="frame rate of the file only")
 
 
+class OutputFile(Section):
+    """The file of one clip, and its seed."""
+
+    path: Path = Field(description="file to write")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(description="seed of this clip")
+
+
 class OutputSection(Section):
     """Where the result goes."""
 
     path: Path | None = Field(None, description="file or folder; default outputs/<prompt>-<seed>.mp4")
+    files: tuple[OutputFile, ...] = Field((), description="file and seed of each prompt, instead of path and seed")
     overwrite: bool = Field(False, description="replace an existing file made with other settings")
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sora_cli.video.io import write_failed
+from sora_cli.files import write_text
 from sora_cli.video.media import is_image
 
 from .statistics import MOST_SHOWN, QUANTILES, Statistics, quantiles
@@ -58,15 +57,7 @@ def write_report(found: Statistics, path: Path, *, title: str, root: Path) -> No
     title = html.escape(title)
     head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     text = f'<!doctype html>\n<html lang="en"><head>{head}</head><body><h1>{title}</h1>{"".join(parts)}</body></html>\n'
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise write_failed(path, error) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(path, text)
 
 
 def thumbnail(path: Path) -> bytes | None:

@@ -71,7 +71,7 @@ def name_outputs(clips: Sequence[tuple[str, int]], output: Path | None, *, is_im
         # A path from a file or the environment has not been through a shell; "~" of nobody stays as it is.
         folder = Path(os.path.expanduser(output))
         if folder.suffix and not folder.suffix[1:].isdigit() and not folder.is_dir():
-            return [_single_output(folder, suffix, len(clips))]
+            return [_single_output(folder, len(clips), is_image=is_image)]
     names: list[str] = []
     for prompt, seed in clips:
         base = name = f"{slug(prompt)}-{seed}"
@@ -83,13 +83,20 @@ def name_outputs(clips: Sequence[tuple[str, int]], output: Path | None, *, is_im
     return [folder / f"{name}{suffix}" for name in names]
 
 
-def _single_output(output: Path, suffix: str, num_clips: int) -> Path:
+def check_suffix(output: Path, *, is_image: bool) -> Path:
+    """`output`, if clips are written to files with its ending; raises UsageError otherwise."""
+    suffix = IMAGE_SUFFIX if is_image else VIDEO_SUFFIX
     if output.suffix.lower() != suffix:
         made = "a single frame is written as .png" if suffix == IMAGE_SUFFIX else "videos are written as .mp4"
         raise UsageError(
             f"cannot write {output}: {made}",
             hint=f"use {output.with_suffix(suffix)}, or make the folder {output} first if it is one",
         )
+    return output
+
+
+def _single_output(output: Path, num_clips: int, *, is_image: bool) -> Path:
+    check_suffix(output, is_image=is_image)
     if num_clips > 1:
         raise UsageError(
             f"{num_clips} clips do not fit into the one file {output}",

@@ -36,7 +36,7 @@ from .chosen import (
     variant_of,
 )
 from .given_checks import check_given, check_length, unused_settings
-from .output import name_outputs, settings_hash
+from .output import check_suffix, name_outputs, settings_hash
 from .prompt_checks import check_classes
 from .records import picture_record
 from .refine import refine_prompts
@@ -272,16 +272,20 @@ def _settled(config: GenerateConfig, prompts: Sequence[Prompt]) -> GenerateConfi
 
 
 def _clips(plan: GeneratePlan, prompts: Sequence[Prompt], givens: Sequence[Given]) -> list[Clip]:
-    """One clip per prompt and sample, prompts outermost; sample k has seed S + k."""
-    sampling = plan.config.sampling
-    jobs = [
-        (prompt, given, sampling.seed + k)
-        for prompt, given in zip(prompts, givens, strict=True)
-        for k in range(sampling.num_samples)
-    ]
-    # A prompt that was made up names its file; otherwise the words of the user do.
-    names = [(prompt.text if prompt.text.strip() else prompt.sent, seed) for prompt, _, seed in jobs]
-    paths = name_outputs(names, plan.config.output.path, is_image=plan.is_image)
+    """One clip per prompt and sample, prompts outermost; sample k has seed S + k. Where files are named, one each."""
+    sampling, files = plan.config.sampling, plan.config.output.files
+    if files:
+        jobs = [(prompt, given, file.seed) for prompt, given, file in zip(prompts, givens, files, strict=True)]
+        paths = [check_suffix(file.path, is_image=plan.is_image) for file in files]
+    else:
+        jobs = [
+            (prompt, given, sampling.seed + k)
+            for prompt, given in zip(prompts, givens, strict=True)
+            for k in range(sampling.num_samples)
+        ]
+        # A prompt that was made up names its file; otherwise the words of the user do.
+        names = [(prompt.text if prompt.text.strip() else prompt.sent, seed) for prompt, _, seed in jobs]
+        paths = name_outputs(names, plan.config.output.path, is_image=plan.is_image)
     common = picture_record(plan)
     commits = {
         part: weights.commit

@@ -69,7 +69,7 @@ def make_clips(
     formats = " and ".join(str(each).removeprefix("torch.") for each in dict.fromkeys((parts.dtype, parts.vae_dtype)))
     console.note(f"running on {parts.device.type} in {formats}")
     console.note(f"attention {parts.attention.name}: {parts.attention.why}")
-    batches = [batch for index, batch in enumerate(plan.batches) if team.takes(index)]
+    batches = _share(plan, team, done)
     with torch.inference_mode():
         texts = TextCache(plan, parts, [clip for batch in batches for clip in batch if clip.path not in done])
         for batch in batches:
@@ -79,6 +79,13 @@ def make_clips(
                 if not is_out_of_memory(error):
                     raise
                 raise out_of_memory(plan, parts, len(batch)) from error
+
+
+def _share(plan: GeneratePlan, team: Team, done: frozenset[Path]) -> list[tuple[Clip, ...]]:
+    """The batches of this process. Those with something to make are dealt out first, so that all have work."""
+    batches = plan.batches
+    dealt = sorted(range(len(batches)), key=lambda number: all(clip.path in done for clip in batches[number]))
+    return [batches[number] for number in sorted(dealt[place] for place in range(len(dealt)) if team.takes(place))]
 
 
 def out_of_memory(plan: GeneratePlan, parts: Parts, count: int) -> NotEnoughMemoryError:
