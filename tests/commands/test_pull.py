@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -151,3 +153,20 @@ def test_generate_finds_what_was_pulled(hub: Hub, pull: Callable[..., Any], sora
     assert located.commit == commit
     assert [path.name for path in located.files] == ["model.safetensors"]
     assert not hub.log
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "True False"),
+        ({"HF_HUB_OFFLINE": "1"}, "False False"),
+        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "False False"),
+    ],
+)
+def test_whether_weights_can_be_downloaded(hub: Hub, environment: dict[str, str], expected: str) -> None:
+    hub.publish(REPO, FILES)
+    script = f"from sora_cli.weights.fetch import is_offered as o; print(o({REPO!r}, 'main'), o('no/such', 'main'))"
+    settings = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", **environment}
+    done = subprocess.run([sys.executable, "-c", script], env=settings, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
+    assert not any(path.endswith("model.safetensors") for _, path, _ in hub.log), "nothing is downloaded"

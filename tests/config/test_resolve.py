@@ -135,24 +135,25 @@ def test_auto_takes_the_best_that_fits(resolve, gpus):
 
 @pytest.fixture
 def on_this_machine(monkeypatch):
-    """Says which weights are here; the list is read at each call."""
+    """Says which weights are here; the list is read at each call. The network is not there."""
     repos: list[str] = []
     monkeypatch.setattr(locate, "weights_present", lambda weights: weights.repo in repos, raising=False)
+    monkeypatch.setattr(locate, "is_offered", lambda repo, revision: False)
     return repos
 
 
 def with_weights(plugins, model, *, part="model"):
     """Let a model, or its autoencoder, need weights from a repository of its name."""
     spec = plugins.get(part, model)
-    weights = Weights(repo=f"hub/{model}", files=("x",))
+    weights = Weights(repo=f"hub/{model}", files=("x",), size_gib=24.0)
     plugins.add(part, dataclasses.replace(spec, weights={"base": weights} if part == "model" else weights))
 
 
-def test_auto_downloads_nothing_unasked(resolve, plugins, gpus, on_this_machine):
+def test_auto_without_network_says_what_would_be_better(resolve, plugins, gpus, on_this_machine):
     with_weights(plugins, "giant")
     note = (
-        "giant would fit this machine, but its weights are not on it: "
-        "`sora pull giant` fetches them, -m giant does so when it is first used"
+        "giant would fit this machine, but its weights are not on it and cannot be downloaded now: "
+        "`sora pull giant` fetches them when there is network and room on the disk"
     )
     assert resolve().notes == (), "without a GPU it would not fit"
     gpus(1, 80.0)
@@ -163,6 +164,27 @@ def test_auto_downloads_nothing_unasked(resolve, plugins, gpus, on_this_machine)
     on_this_machine.append("hub/giant")
     resolved = resolve()
     assert (resolved.config.model.name, resolved.notes) == ("giant", ())
+
+
+def test_auto_takes_what_can_be_downloaded(resolve, plugins, gpus, on_this_machine, monkeypatch):
+    with_weights(plugins, "giant")
+    asked = []
+    monkeypatch.setattr(locate, "is_offered", lambda repo, revision: asked.append((repo, revision)) or True)
+    monkeypatch.setattr(locate, "free_gib", lambda: 25.0)
+    assert resolve().config.model.name == "tiny"
+    assert asked == [], "it would not fit"
+    gpus(1, 80.0)
+    resolved = resolve()
+    assert resolved.config.model.name == "giant"
+    assert asked == [("hub/giant", "main")]
+    assert "giant is the best model" in resolved.notes[0]
+    assert "about 24 GiB" in resolved.notes[0]
+    monkeypatch.setattr(locate, "free_gib", lambda: 23.0)
+    assert resolve().config.model.name == "tiny", "no room on the disk"
+    monkeypatch.setattr(locate, "free_gib", lambda: 25.0)
+    plugins.add("model", dataclasses.replace(plugins.get("model", "giant"), rank=0))
+    with_weights(plugins, "giant")
+    assert resolve().config.model.name != "giant", "only what is ranked above others is worth a download"
 
 
 def test_auto_wants_the_weights_of_all_parts(resolve, plugins, gpus, on_this_machine):
@@ -182,7 +204,7 @@ def test_auto_passes_over_a_model_without_its_parts(resolve, plugins, gpus):
 
 def test_auto_with_no_weights_at_all(resolve, plugins, on_this_machine):
     with_weights(plugins, "tiny")
-    with pytest.raises(MissingError, match="no model that fits this machine has its weights on it") as caught:
+    with pytest.raises(MissingError, match="no model that fits this machine has its weights on it, nor") as caught:
         resolve()
     assert "`sora pull tiny`" in caught.value.hint
     assert caught.value.exit_code == 3

@@ -214,25 +214,29 @@ def choose_model(layers: Sequence[Layer], plugins: Plugins) -> tuple[ModelSpec, 
 
 
 def _best_model(plugins: Plugins, device: str) -> tuple[ModelSpec, list[str]]:
-    """The highest rank among the models that fit this machine and whose weights are on it.
+    """The highest rank among the models that fit this machine and whose weights are on it or can be downloaded.
 
-    Nothing large is downloaded without being named: a better model whose weights are elsewhere is a note. The memory
-    is only asked for when a model wants some.
+    A download is announced; a better model whose weights cannot be had is a note. Memory and network are only asked
+    for when a model wants some.
     """
-    absent: list[ModelSpec] = []
+    unreachable: list[ModelSpec] = []
     for spec in sorted(plugins.specs("model").values(), key=lambda spec: (-spec.rank, spec.name)):
         installed = all(importlib.util.find_spec(package) for package in spec.needs)
         fits = spec.auto_memory_gib <= _memory_gib(device, spec.auto_memory_gib > 0)
         if "t2v" not in spec.tasks or not installed or not fits:
             continue
-        if _has_weights(spec, plugins):
-            return spec, [_better_note(absent[0])] if absent else []
-        absent.append(spec)
-    if absent:
-        name = absent[0].name
+        absent = _absent_weights(spec, plugins)
+        if absent == []:
+            return spec, [_better_note(unreachable[0])] if unreachable else []
+        if absent and spec.rank > 0 and locate.can_be_fetched(absent):
+            return spec, [_download_note(spec, absent)]
+        if absent:
+            unreachable.append(spec)
+    if unreachable:
+        name = unreachable[0].name
         raise MissingError(
-            "no model that fits this machine has its weights on it",
-            hint=f"`sora pull {name}` fetches those of {name}; -m {name} does so when it is first used",
+            "no model that fits this machine has its weights on it, nor can they be downloaded now",
+            hint=f"`sora pull {name}` fetches those of {name} when there is network and room on the disk",
         )
     raise MissingError(
         "no installed model can make videos on this machine",
@@ -240,21 +244,30 @@ def _best_model(plugins: Plugins, device: str) -> tuple[ModelSpec, list[str]]:
     )
 
 
-def _has_weights(model: ModelSpec, plugins: Plugins) -> bool:
-    """Whether the weights of the model's first variant and of its other parts are on this machine."""
+def _absent_weights(model: ModelSpec, plugins: Plugins) -> list[Weights] | None:
+    """Weights of the model's first variant and of its other parts that are not on this machine; None where a part has
+    no plugin."""
     try:
         parts = plugins.get("vae", model.vae), plugins.get("text-encoder", model.text_encoder)
     except UnknownNameError:
-        return False
+        return None
     variant = model.weights.get(next(iter(model.variants), ""))
     needed: list[Weights | None] = [variant, *(part.weights for part in parts)]
-    return all(weights is None or weights.package is not None or locate.weights_present(weights) for weights in needed)
+    return [weights for weights in needed if weights is not None and not locate.weights_present(weights)]
+
+
+def _download_note(model: ModelSpec, absent: Sequence[Weights]) -> str:
+    size = sum(weights.size_gib or 0 for weights in absent)
+    return (
+        f"{model.name} is the best model that fits this machine; its weights are downloaded once, about {size:.0f} GiB "
+        f"(`-m NAME` or model.name in sora.yaml chooses another)"
+    )
 
 
 def _better_note(model: ModelSpec) -> str:
     return (
-        f"{model.name} would fit this machine, but its weights are not on it: "
-        f"`sora pull {model.name}` fetches them, -m {model.name} does so when it is first used"
+        f"{model.name} would fit this machine, but its weights are not on it and cannot be downloaded now: "
+        f"`sora pull {model.name}` fetches them when there is network and room on the disk"
     )
 
 

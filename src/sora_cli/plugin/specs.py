@@ -114,7 +114,8 @@ class ModelSpec(Spec):
     variants: variant name -> architecture config; the first is the default. A `config.json` beside the weights wins
     over it, field by field.
     options: "module:Class" of a pydantic model with the options that only this model has (`-O key=value`).
-    rank: `-m auto` takes the highest rank that fits the machine; `auto_memory_gib` is the device memory it wants.
+    rank: `-m auto` takes the highest rank that fits the machine, above 0 even when its weights have to be downloaded;
+    `auto_memory_gib` is the device memory it wants.
     """
 
     tasks: tuple[str, ...]

@@ -24,6 +24,8 @@ GIB = 2**30
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?\Z")
 #: Files of an unknown repository that are worth having, best kind of weights first.
 CONFIGURATION = ("config.json", "*tokenizer*", "spiece.model", "special_tokens_map.json")
+#: How long the hub may take to say whether it has something.
+HURRY_SECONDS = 5.0
 WEIGHT_KINDS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 
 
@@ -107,6 +109,26 @@ def fetch(
             return found
     with _hub_errors(repo, revision, what):
         return _download(repo, revision, patterns, what=what, licence=licence, update=update)
+
+
+def is_offered(repo: str, revision: str) -> bool:
+    """Whether the hub can be reached and has the revision for this user; asks once, and waits a few seconds at most."""
+    from huggingface_hub import HfApi
+
+    try:
+        with _hub_errors(repo, revision, repo):
+            HfApi().model_info(repo, revision=revision, timeout=HURRY_SECONDS)
+    except SoraError:
+        return False
+    return True
+
+
+def free_gib() -> float:
+    """Room for downloads on the disk of the cache."""
+    folder = cache_folder().absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free / GIB
 
 
 def _download(

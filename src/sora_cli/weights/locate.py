@@ -16,7 +16,7 @@ from sora_cli.errors import MissingError, SoraError, UsageError
 from sora_cli.plugin.specs import Weights
 from sora_cli.training.run_folder import AVERAGED, LAST, RECORD, newest_checkpoint
 
-from .fetch import fetch, find_cached, split_hub_id
+from .fetch import fetch, find_cached, free_gib, is_offered, split_hub_id
 from .fetch_url import fetch_urls, find_urls
 
 CONFIG = "config.json"
@@ -163,6 +163,14 @@ def weights_present(weights: Weights | None) -> bool:
     if weights.url is not None:
         return find_urls(weights) is not None
     return weights.repo is not None and find_cached(weights.repo, weights.revision, weights.files) is not None
+
+
+def can_be_fetched(absent: Sequence[Weights]) -> bool:
+    """Whether weights that are not on this machine could be downloaded now: the hub offers them, the disk has room."""
+    if any(weights.repo is None for weights in absent) or sum(weights.size_gib or 0 for weights in absent) > free_gib():
+        return False
+    places = dict.fromkeys((str(weights.repo), weights.revision) for weights in absent)
+    return all(is_offered(repo, revision) for repo, revision in places)
 
 
 def _from_hub(
