@@ -89,6 +89,11 @@ def metrics(incomplete: str) -> list[Value]:
     return _specs("metric")
 
 
+def scoring_backends(incomplete: str) -> list[Value]:
+    """Ways to score by VBench."""
+    return _specs("scoring-backend")
+
+
 def schedulers(incomplete: str) -> list[Value]:
     """Scheduler names."""
     return _specs("scheduler")

@@ -14,11 +14,15 @@ def _all_commands() -> list[tuple[str, ...]]:
     import importlib
 
     found: list[tuple[str, ...]] = []
-    for built_in in BUILT_IN:
-        command = get_command(importlib.import_module(f"sora_cli.commands.{built_in.name}").app)
-        found.append((built_in.name,))
+
+    def add(words: tuple[str, ...], command: object) -> None:
+        found.append(words)
         if isinstance(command, TyperGroup):
-            found += [(built_in.name, name) for name in command.commands]
+            for name, part in command.commands.items():
+                add((*words, name), part)
+
+    for built_in in BUILT_IN:
+        add((built_in.name,), get_command(importlib.import_module(f"sora_cli.commands.{built_in.name}").app))
     return found
 
 

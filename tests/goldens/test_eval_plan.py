@@ -6,6 +6,8 @@ import pytest
 from loader import goldens_dir, read
 
 from sora_cli.evaluation import vbench_suite
+from sora_cli.evaluation.vbench_scores import RANGES
+from sora_plugins.vbench.package import EIGHT, EIGHT_I2V
 
 TOPIC = "eval_plan"
 SUITES = ("t2v", "i2v")
@@ -25,6 +27,7 @@ def test_prompts(name):
     assert len(suite.file_names()) == case["expected_unique_files"]
     counts = {dimension: len(suite.of(dimension)) for dimension in suite.dimensions}
     assert counts == case["prompts_per_dimension"]
+    assert counts == {dimension: row.prompts for dimension, row in RANGES[name].items()}
     prompts = [entry.prompt for entry in suite.entries]
     assert sorted({prompt for prompt in prompts if prompts.count(prompt) > 1}) == case.get("duplicates", [])
 
@@ -49,6 +52,11 @@ def test_pictures():
     for position, name in case["reference_image"].items():
         assert suite.entries[int(position)].image_name == name
     assert vbench_suite.closest_crop(256, 256) == case["image_ratio"]
+
+
+def test_dimensions_on_eight_gpus():
+    for name, split in (("t2v", EIGHT), ("i2v", EIGHT_I2V)):
+        assert [list(shard) for shard in split] == suite_and_case(name)[1]["calc_shards"]
 
 
 def test_order_of_dimensions():

@@ -48,11 +48,11 @@ def aesthetic_scores(embeddings: Tensor, head: tuple[Tensor, float]) -> Tensor:
     return F.normalize(embeddings.double(), dim=-1) @ vector.to(embeddings.device) + constant
 
 
-def read_head(weights: LocatedWeights) -> tuple[Tensor, float]:
-    """The folded head of the released file. Raises SoraError for a file of something else."""
+def read_head(weights: LocatedWeights, *, option: str = "--weights aes.head") -> tuple[Tensor, float]:
+    """The folded head of the released file. option: that takes it. Raises SoraError for a file of something else."""
     with torch.device("meta"):
         head = AestheticHead()
-    hint = "give the right file with --weights aes.head=FILE"
+    hint = f"give the right file with {option}=FILE"
     source = weights.files[0]
     return fill_network(
         head, read_tensors(weights.files), source=source, title="the aesthetic head", hint=hint

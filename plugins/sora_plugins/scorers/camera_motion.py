@@ -46,17 +46,24 @@ def point_grid(height: int, width: int, side: int = GRID) -> NDArray[np.float64]
 
 
 def label_tracks(
-    start: NDArray[np.floating], end: NDArray[np.floating], *, height: int, width: int, threshold: float = 0.25
+    start: NDArray[np.floating],
+    end: NDArray[np.floating],
+    *,
+    height: int,
+    width: int,
+    threshold: float = 0.25,
+    edge: slice = EDGE,
 ) -> list[str]:
     """The sorted labels of points (10, 10, 2) in the first and in the last frame, in pixels.
 
-    threshold: how far an edge moves before it counts, in shares of the shorter side. Never empty: "Undetermined".
+    threshold: how far an edge moves before it counts, in shares of the shorter side; edge: the points of each edge that
+    count. Never empty: "Undetermined".
     """
     # Positions are whole pixels, cut off towards zero, as they were when released models were trained.
     moved = np.trunc(end).astype(np.int64) - np.trunc(start).astype(np.int64)
     limit = threshold * min(height, width)
-    edges = (moved[0, EDGE], moved[-1, EDGE], moved[EDGE, 0], moved[EDGE, -1])
-    top, bottom, left, right = (_directions(edge.mean(axis=0), limit) for edge in edges)
+    edges = (moved[0, edge], moved[-1, edge], moved[edge, 0], moved[edge, -1])
+    top, bottom, left, right = (_directions(points.mean(axis=0), limit) for points in edges)
     found = {TOP_BOTTOM.get(pair) for pair in product(top, bottom)}
     found |= {LEFT_RIGHT.get(pair) for pair in product(left, right)}
     labels = {label for label in found if label is not None}

@@ -45,10 +45,15 @@ class Clip:
         """(N, D) float32 on the CPU of RGB pictures of any sizes."""
         found = []
         for part in _parts(pictures):
-            pixels = torch.stack([prepare(picture, self.size) for picture in part]).to(self.network.device)
-            out = self.network.vision_model(pixel_values=pixels).pooler_output
-            found.append(self.network.visual_projection(out).cpu())
+            found.append(self.embed_prepared(torch.stack([prepare(picture, self.size) for picture in part])))
         return torch.cat(found) if found else torch.empty(0, self.network.config.projection_dim)
+
+    @torch.inference_mode()
+    def embed_prepared(self, pixels: Tensor) -> Tensor:
+        """(N, D) float32 on the CPU of pictures (N, 3, size, size) that are normalised already; all at a time."""
+        out = self.network.vision_model(pixel_values=pixels.to(self.network.device)).pooler_output
+        vectors: Tensor = self.network.visual_projection(out).cpu()
+        return vectors
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -96,7 +101,7 @@ def _network(folder: Path, fingerprint: str, device: str) -> Any:
     """fingerprint: so that other weights under the same name are another network."""
     from transformers import AutoConfig, CLIPModel
 
-    hint = "give a folder with config.json and all files of CLIP ViT-L/14, with --weights SCORER.clip=FOLDER"
+    hint = "give a folder with config.json and all files of the released CLIP, with --weights"
     try:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
         if config.model_type != "clip":

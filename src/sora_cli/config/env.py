@@ -14,6 +14,7 @@ SEPARATOR = "__"
 OTHER_VARIABLES: Mapping[str, str] = {
     "SORA_PLUGINS": "plugins to use, comma separated; empty switches all off",
     "SORA_DEBUG": "1 shows tracebacks",
+    "SORA_VBENCH_PYTHON": "Python of an environment with the package vbench, for `sora eval vbench score`",
 }
 """Variables that are no settings of a task; every other `SORA_...` name must be a setting."""
 

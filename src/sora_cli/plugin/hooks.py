@@ -19,6 +19,7 @@ from .specs import (
     ParallelismSpec,
     PresetSource,
     SchedulerSpec,
+    ScoringBackendSpec,
     TextEncoderSpec,
     VAESpec,
 )
@@ -76,6 +77,11 @@ def sora_interpolators() -> list[InterpolatorSpec]:  # type: ignore[empty-body]
 @hookspec
 def sora_metrics() -> list[MetricSpec]:  # type: ignore[empty-body]
     """Quality measures for `sora eval`."""
+
+
+@hookspec
+def sora_scoring_backends() -> list[ScoringBackendSpec]:  # type: ignore[empty-body]
+    """Ways to score clips by the dimensions of VBench."""
 
 
 @hookspec

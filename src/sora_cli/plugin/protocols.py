@@ -5,8 +5,11 @@ Pixels are float in [-1, 1]; latents are scaled so that the model sees about uni
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from sora_cli.errors import MissingError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,6 +118,56 @@ class Metric(Protocol):
 
     def __call__(self, reference: Tensor, video: Tensor) -> Tensor:
         """Values (B, T - overlap) of videos (B, 3, T, H, W) in [0, 1]. Raises ValueError for too small ones."""
+        ...
+
+
+class ScoringSettings(NamedTuple):
+    """What a scoring back end is loaded with.
+
+    suite: "t2v" or "i2v"; suite_file: the prompts, as the user gave them; mode: "standard" or "custom", clips by any
+    name; device: a name, or "auto"; weights: part -> file that the user gave; python: of an environment of its own,
+    where the back end runs in one; images: folder of the pictures of i2v, with its four crops; resize: of frames before
+    their quality is measured.
+    """
+
+    suite: Literal["t2v", "i2v"]
+    suite_file: Path | None = None
+    mode: Literal["standard", "custom"] = "standard"
+    device: str = "auto"
+    gpus: int = 1
+    weights: Mapping[str, str] = {}
+    python: Path | None = None
+    images: Path | None = None
+    resize: str = "longer"
+
+
+class ScoringJob(NamedTuple):
+    """One dimension to score.
+
+    entries: objects of the suite, or made for the clips of the custom mode, each with its `video_list`; folder: where
+    the results are written; crop: of the i2v pictures, None for t2v.
+    """
+
+    dimension: str
+    entries: Sequence[Mapping[str, Any]]
+    folder: Path
+    crop: str | None = None
+
+
+class ScoringBackend(Protocol):
+    """Scores clips by dimensions. suite_file: the prompts that the back end brings with it, None without."""
+
+    suite_file: Path | None
+
+    def missing(self, dimension: str) -> MissingError | None:
+        """What is missing to score a dimension, with what to do about it; None when all is there."""
+        ...
+
+    def score(self, jobs: Sequence[ScoringJob]) -> None:
+        """Score, and write the files of each dimension (`evaluation.vbench_results.write_results`) when it is done.
+
+        One that is interrupted goes on where it was. Raises SoraError when dimensions failed, after all were tried.
+        """
         ...
 
 

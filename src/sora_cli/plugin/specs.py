@@ -331,6 +331,20 @@ class MetricSpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoringBackendSpec(Spec):
+    """A way to score clips by the dimensions of VBench, for `sora_scoring_backends()` and `sora eval vbench score`.
+
+    target: `load(settings: ScoringSettings) -> ScoringBackend` (protocols).
+    """
+
+    target: str
+    weights: Mapping[str, Weights] = field(default_factory=dict)
+    """Part -> where the weights of the networks come from; a dimension looks with some of them."""
+    published: str | None = None
+    """"package:file" of a JSON file with published rows, {suite: [{"name": ..., "raw": {dimension: value}}]}."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiscriminatorSpec(Spec):
     """A network that tells real videos from decoded ones, for `sora_discriminators()` and `sora vae train`.
 

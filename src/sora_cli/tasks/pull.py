@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sora_cli.console import get_console
 from sora_cli.errors import UsageError, unknown_name
-from sora_cli.plugin.specs import DataToolSpec, InterpolatorSpec, MetricSpec, ModelSpec, Weights
+from sora_cli.plugin.specs import DataToolSpec, InterpolatorSpec, MetricSpec, ModelSpec, ScoringBackendSpec, Weights
 from sora_cli.weights.fetch import fetch, find_cached, split_hub_id
 from sora_cli.weights.fetch_url import address, fetch_urls, find_urls
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sora_cli.plugin.manager import Plugins
 
-KINDS = ("model", "vae", "text-encoder", "metric", "scorer", "interpolator")
+KINDS = ("model", "vae", "text-encoder", "metric", "scorer", "interpolator", "scoring-backend")
 
 
 class Need(NamedTuple):
@@ -113,8 +113,9 @@ def needs_of(name: str, plugins: Plugins, variant: str | None) -> list[Need]:
             parts = [plugins.get("vae", spec.vae), plugins.get("text-encoder", spec.text_encoder)]
             of_model = _need(_variant_name(spec, variant), _variant_weights(spec, variant))
             return [*of_model, *(need for part in parts for need in _need(part.name, part.weights))]  # type: ignore[attr-defined]
-        if isinstance(spec, (MetricSpec, DataToolSpec, InterpolatorSpec)):
-            flag = "--metric-weights " if isinstance(spec, MetricSpec) else f"--weights {spec.name}."
+        if isinstance(spec, (MetricSpec, DataToolSpec, InterpolatorSpec, ScoringBackendSpec)):
+            flags = {MetricSpec: "--metric-weights ", ScoringBackendSpec: "--weights "}
+            flag = flags.get(type(spec), f"--weights {spec.name}.")
             return [
                 need
                 for part, weights in spec.weights.items()
