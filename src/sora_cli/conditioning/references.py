@@ -118,7 +118,9 @@ class Given:
 
 
 def _record(extension: Extension) -> dict[str, Any]:
-    return {name: getattr(extension, name) for name in ("digest", "overlap", "new", "is_backward")}
+    record = {name: getattr(extension, name) for name in ("digest", "overlap", "new", "is_backward")}
+    # How new frames are led to: clips made without it are other clips.
+    return record if extension.is_backward else {**record, "seam": "carried"}
 
 
 def given_to(

@@ -10,6 +10,7 @@ import numpy as np
 
 from sora_cli.video.io import open_video, write_image
 from sora_cli.video.latents import to_frames
+from sora_cli.video.seams import Seam
 from sora_cli.video.shapes import Size
 
 from .given import source_frames
@@ -40,21 +41,30 @@ def clip_file(plan: GeneratePlan, clip: Clip) -> Iterator[AddFrames]:
             yield lambda piece: add(enlarged(piece, plan.shape.enlarged))
             return
 
+        seam = None if extension.is_backward else Seam(extension.new)
+
         def add_sources(*, is_backward: bool) -> None:
             height, width = plan.shape.written
             for video in extension.videos:
                 if video.is_backward == is_backward:
                     for piece in source_frames(plan, video, size=plan.shape.enlarged):
-                        add(to_frames(piece[0])[:, :height, :width])
+                        frames = to_frames(piece[0])[:, :height, :width]
+                        add(frames)
+                        if seam and not is_backward:
+                            seam.add_given(frames)
 
         place, end = 0, extension.start + extension.new
 
         def add_new(piece: NDArray[np.uint8]) -> None:
             nonlocal place
-            part = piece[max(0, extension.start - place) : max(0, end - place)]
+            first = extension.start - place
+            if seam and 0 < first <= len(piece):
+                seam.add_decoded(enlarged(piece[first - 1 : first], plan.shape.enlarged)[0])
+            part = piece[max(0, first) : max(0, end - place)]
             place += len(piece)
             if len(part):
-                add(enlarged(part, plan.shape.enlarged))
+                frames = enlarged(part, plan.shape.enlarged)
+                add(seam.lead(frames) if seam else frames)
 
         add_sources(is_backward=False)
         yield add_new
