@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_OUTSIDE_SPECS.get(name, "sora_cli.plugin.specs")), name)
 
 
+@functools.cache
 def version() -> str:
     """The installed version, or "unknown" when the package runs from a folder without having been installed."""
     from importlib.metadata import PackageNotFoundError

@@ -19,6 +19,7 @@ from . import complete
 from .config.env import variable_name
 from .errors import UsageError
 from .root import Group
+from .video.settings import CRF
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 # Parameter name -> dotted key of the configuration; filled by `setting`.
@@ -255,6 +256,10 @@ Overwrite = Annotated[
         "replace a file that was made with other settings",
         default="no",
     ),
+]
+Crf = Annotated[
+    int | None,
+    setting("output.crf", "--crf", "quality of videos: lower is better and larger", "N", default=str(CRF)),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document", rich_help_panel="Output")]
 Quiet = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/?#\s]*@")
@@ -28,10 +28,18 @@ def redact(text: str) -> str:
 def without_secrets(text: str) -> str:
     """Text without the values of environment variables that are named as secrets, in which addresses have no user and
     password, and no value of a query parameter that is named as a secret."""
-    for name, value in os.environ.items():
-        secret = value.strip()
-        if len(secret) >= _SHORTEST and secret in text and _VARIABLE.search(name):
-            text = text.replace(secret, _UNSEEN)
+    return _without(_secrets(), text)
+
+
+def _secrets() -> list[str]:
+    """The values of variables that are named as secrets."""
+    values = (value.strip() for name, value in os.environ.items() if _VARIABLE.search(name))
+    return [value for value in values if len(value) >= _SHORTEST]
+
+
+def _without(secrets: Iterable[str], text: str) -> str:
+    for secret in secrets:
+        text = text.replace(secret, _UNSEEN)
     if "://" not in text:
         return text
     return _SECRET.sub(rf"\g<1>{_UNSEEN}", _USER.sub(r"\g<1>", text))
@@ -39,10 +47,15 @@ def without_secrets(text: str) -> str:
 
 def stored(value: Any) -> Any:
     """Nested settings with `without_secrets` of each text in them; names of settings stay."""
-    if isinstance(value, str):
-        return without_secrets(value)
-    if isinstance(value, Mapping):
-        return {name: stored(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [stored(each) for each in value]
-    return value
+    secrets = _secrets()
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, str):
+            return _without(secrets, value)
+        if isinstance(value, Mapping):
+            return {name: clean(each) for name, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(each) for each in value]
+        return value
+
+    return clean(value)

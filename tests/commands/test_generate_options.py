@@ -20,6 +20,7 @@ WITHOUT_FLAG = {
     "prompt.prompts": "positional",
     "prompt.refined": "settings stored in a clip",
     "output.files": "configuration files, and evaluations",
+    "output.sidecar": "configuration files, and evaluations",
     "model.options": "-O",
     "sampling.scheduler_options": "configuration files",
 }

@@ -531,7 +531,7 @@ def test_stored_settings_give_the_same_configuration_back(resolve):
         "shape": {"resolution": "360p", "aspect_ratio": "1:1", "frames": 17},
         "sampling": {"steps": 3, "num_samples": 2, "batch_size": 2, "seed": 5},
         "conditioning": {"motion": 4.0},
-        "output": {"path": "x"},
+        "output": {"path": "x", "crf": 20},
         "hardware": {"device": "cpu", "threads": 1},
     }
     config = resolve(flags, options=["window=2"]).config
@@ -541,7 +541,7 @@ def test_stored_settings_give_the_same_configuration_back(resolve):
     for section in ("prompt", "shape", "conditioning", "model"):
         assert getattr(back, section) == getattr(config, section)
     # What only says where and how fast is not stored.
-    assert "output" not in stored
+    assert stored["output"] == {"crf": 20}
     assert "hardware" not in stored
     assert "batch_size" not in stored["sampling"]
     # The record in a video holds the same under "config".

@@ -100,3 +100,17 @@ def psnr(first: np.ndarray, second: np.ndarray) -> float:
 
 def files_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def workers_in(folder: Path) -> dict[int, str]:
+    """Living processes of runs on several that work in the folder, with what started them: number -> command line."""
+    found = {}
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            if (process / "cwd").resolve() == folder.resolve():
+                found[int(process.name)] = (process / "cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue  # it has ended, or is another user's
+    return {number: line for number, line in found.items() if "sora_cli.launch.worker" in line}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-from pathlib import Path
 
-from executable import Executable, files_in, frames_of, psnr, stop_when
+from executable import Executable, files_in, frames_of, psnr, stop_when, workers_in
 
 #: 7 x 11 positions after patching: they divide by neither 2 nor 4.
 NANO = ("-m", "nano", "--size", "112x176", "--frames", "5", "--steps", "2", "--device", "cpu")
@@ -49,7 +48,7 @@ def test_an_interrupt_ends_all_of_them_and_they_go_on(executable: Executable) ->
     assert stopped.returncode == 130, stopped.stderr
     assert stopped.stderr.count("the same command goes on there") == 1
     assert files_in(executable.folder) == [kept.name]
-    assert not processes_with(executable.folder)
+    assert not workers_in(executable.folder)
     done = executable(*run)
     assert "from step" in done.stderr
     assert done.stdout == "x.mp4\n"
@@ -61,7 +60,7 @@ def test_one_message_when_a_process_fails(executable: Executable) -> None:
     assert done.stderr.count("error:") == 1
     assert "out of luck" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not processes_with(executable.folder)
+    assert not workers_in(executable.folder)
 
 
 def test_out_of_memory_on_processes_that_share_a_clip(executable: Executable) -> None:
@@ -77,23 +76,9 @@ def test_out_of_memory_on_processes_that_share_a_clip(executable: Executable) ->
     done = executable(*shared, "-o", "none", code=1, TINY_SHARED="1", TINY_ROWS="0")
     assert done.stderr.count("error:") == 1
     assert "not enough memory on cpu for 64x96, 17 frames" in done.stderr
-    assert not processes_with(executable.folder)
+    assert not workers_in(executable.folder)
 
 
 def test_a_model_that_cannot_be_split(executable: Executable) -> None:
     done = executable("generate", "a", *TINY[:-2], "--steps", "4", "-o", "x.mp4", code=2)
     assert "this model cannot be split over processes that share a clip" in done.stderr
-
-
-def processes_with(folder: Path) -> list[str]:
-    """Command lines of living processes that work in the folder."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
-        try:
-            if (process / "cwd").resolve() == folder.resolve():
-                found.append((process / "cmdline").read_text().replace("\0", " "))
-        except OSError:
-            continue  # it has ended, or is another user's
-    return [line for line in found if "sora_cli.launch.worker" in line]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from loader import goldens_dir, read
 
-from sora_cli.evaluation import vbench_suite
+from sora_cli.evaluation import vbench_plan, vbench_suite
 from sora_cli.evaluation.vbench_scores import RANGES
 from sora_plugins.vbench.package import EIGHT, EIGHT_I2V
 
@@ -44,6 +46,32 @@ def test_videos_needed():
     suite, case = suite_and_case("t2v")
     needed = {dimension: len(suite.file_names(dimension)) for dimension in suite.dimensions}
     assert needed == case["videos_needed_per_dimension"]
+
+
+def test_shards():
+    suite, case = suite_and_case("t2v")
+    made = {}
+    for shard in case["shards"]:
+        choice = vbench_plan.Choice((shard["start"], shard["end"]))
+        entries = suite.entries[slice(*choice.positions)]
+        assert len(entries) == shard["count"]
+        samples = vbench_plan.suite_samples(suite, suite.dimensions, choice)
+        assert {sample.prompt for sample in samples} == {entry.prompt for entry in entries}
+        for sample in samples:
+            assert made.setdefault(sample.name, sample) == sample, "what two shards make is the same clip"
+    assert sorted(made) == sorted(suite.file_names())
+
+
+def test_references():
+    suite, case = suite_and_case("i2v")
+    samples = {
+        sample.name: sample for sample in vbench_plan.suite_samples(suite, suite.dimensions, vbench_plan.Choice())
+    }
+    assert len(samples) == case["expected_unique_files"]
+    for position, picture in case["reference_image"].items():
+        entry = suite.entries[int(position)]
+        settings = json.dumps({"reference_path": picture, "mask_strategy": case["mask_strategy"]})
+        assert samples[entry.file_name(0)].prompt == f"{entry.prompt}{settings}"
 
 
 def test_pictures():

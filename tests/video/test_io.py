@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sora_cli.errors import SoraError, UsageError
-from sora_cli.video.io import frame_rate, write_image, write_video
+from sora_cli.video.io import frame_rate, open_video, write_image, write_video
 from sora_cli.video.settings import find_settings, read_generate_settings, read_settings, sidecar_path
 from sora_plugins.nano.scenes.catalogue import draw_params
 from sora_plugins.nano.scenes.renderer import render
@@ -118,6 +118,29 @@ def test_settings_are_in_the_video_and_beside_it(folder: Path) -> None:
         assert json.loads(container.metadata["comment"]) == SETTINGS
     sidecar_path(path).unlink()
     assert read_settings(path) == SETTINGS
+
+
+def test_settings_only_in_the_file(folder: Path) -> None:
+    """A sidecar of what was there before goes, as it says nothing about the new file."""
+    video, picture = folder / "clip.mp4", folder / "picture.png"
+    image = next(noise_pieces(1))
+    for number, sidecar in enumerate((True, False)):
+        with open_video(video, 24, {**SETTINGS, "number": number}, sidecar=sidecar) as add:
+            add(image)
+        write_image(picture, image[0], {**SETTINGS, "number": number}, sidecar=sidecar)
+        for path in (video, picture):
+            assert sidecar_path(path).exists() == sidecar
+            assert read_settings(path)["number"] == number
+
+
+def test_quality(folder: Path) -> None:
+    sizes = []
+    for crf in (0, 17, 40):
+        with open_video(folder / "clip.mp4", 24, crf=crf) as add:
+            for piece in noise_pieces(3):
+                add(piece)
+        sizes.append((folder / "clip.mp4").stat().st_size)
+    assert sizes[0] > 1.5 * sizes[1] > 3 * sizes[2]
 
 
 def test_settings_are_in_the_image_and_beside_it(folder: Path) -> None:

@@ -12,6 +12,7 @@ from sora_cli.root import LightCommand
 
 if TYPE_CHECKING:
     from sora_cli.conditioning.sources import Sources
+    from sora_cli.config.resolve import Resolved
 
 app = o.new_app()
 
@@ -52,6 +53,7 @@ def generate(
     save_fps: o.SaveFps = None,
     output: o.Output = None,
     overwrite: o.Overwrite = None,
+    crf: o.Crf = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     steps: o.Steps = None,
@@ -135,25 +137,30 @@ def sources_of(options: Mapping[str, Any]) -> Sources:
 def make(given: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any], *, sources: Sources | None = None) -> None:
     """Make the clips of these settings. options: as above. sources: of the run, if some are known already."""
     from sora_cli.conditioning.sources import check_standard_input
-    from sora_cli.config.resolve import resolve_generate
     from sora_cli.config.schema import ConditioningSection
-    from sora_cli.plugin.manager import get_plugins
     from sora_cli.tasks.generate import run
-    from sora_cli.video.settings import read_generate_settings
 
     found = sources or sources_of(options)
     said = {name: value for name, value in given.get("conditioning", {}).items() if value is not None}
     check_standard_input(ConditioningSection.model_construct(**said), given.get("prompt", {}).get("file"))
+    run(resolved_run(given, options, found), dry_run=options["dry_run"], sources=found)
+
+
+def resolved_run(given: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any], sources: Sources) -> Resolved:
+    """The complete configuration of a run. options: as above."""
+    from sora_cli.config.resolve import resolve_generate
+    from sora_cli.plugin.manager import get_plugins
+    from sora_cli.video.settings import read_generate_settings
 
     def video_shape(text: str) -> tuple[str, float] | None:
         from sora_cli.video.clips import size_and_rate
         from sora_cli.video.pictures import is_still
 
-        path = found(text).path
+        path = sources(text).path
         return None if is_still(path) else size_and_rate(path)
 
     video = options["from_video"]
-    resolved = resolve_generate(
+    return resolve_generate(
         given,
         config_file=options["config"],
         from_settings=read_generate_settings(video) if video else None,
@@ -163,4 +170,3 @@ def make(given: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any], *, 
         video_shape=video_shape,
         check_devices=not options["dry_run"],
     )
-    run(resolved, dry_run=options["dry_run"], sources=found)

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..video.settings import CRF
+
 DTypeName = Literal["auto", "fp32", "bf16", "fp16"]
 TextDTypeName = Literal["auto", "fp32", "bf16", "int8"]
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
@@ -74,6 +76,8 @@ class OutputSection(Section):
     path: Path | None = Field(None, description="file or folder; default outputs/<prompt>-<seed>.mp4")
     files: tuple[OutputFile, ...] = Field((), description="file and seed of each prompt, instead of path and seed")
     overwrite: bool = Field(False, description="replace an existing file made with other settings")
+    crf: Annotated[int, Field(ge=0, le=51)] = Field(CRF, description="quality of videos: lower is better and larger")
+    sidecar: bool = Field(True, description="write the settings beside the file too, not only into it")
 
 
 class SamplingSection(Section):

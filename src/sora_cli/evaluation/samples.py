@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,8 @@ from typing import Any
 from sora_cli.errors import UsageError
 from sora_cli.files import write_text
 
+#: Bytes that the name of a clip may have: file systems allow 255, of which kept latents need the rest.
+LONGEST_NAME = 255 - len(".part99.partial.safetensors")
 Settings = Mapping[str, Mapping[str, Any]]
 """Of `sora generate`: section -> name -> value, as in YAML."""
 
@@ -31,6 +34,19 @@ class Sample:
         path = PurePosixPath(self.name)
         if not self.name or path.is_absolute() or ".." in path.parts or "\0" in self.name:
             raise UsageError(f"{self.name!r} is no name of a file in the folder of the samples")
+
+
+def check_names(samples: Sequence[Sample]) -> None:
+    """Raise UsageError for several samples of one name, and for names that are longer than a file can have."""
+    counts = Counter(sample.name for sample in samples)
+    if twice := sorted(name for name, count in counts.items() if count > 1):
+        raise UsageError(f"several samples would be written to {', '.join(twice[:3])}")
+    for sample in samples:
+        if any(len(part.encode()) > LONGEST_NAME for part in PurePosixPath(sample.name).parts):
+            raise UsageError(
+                f"{sample.name!r} is too long for the name of a file",
+                hint=f"with its ending it may have {LONGEST_NAME} bytes: shorten the prompt",
+            )
 
 
 def write_plan(path: Path, samples: Sequence[Sample], about: Mapping[str, Any]) -> None:
@@ -63,11 +79,9 @@ def part_of(samples: Sequence[Sample], shard: str | None) -> list[Sample]:
 def sample_runs(samples: Sequence[Sample], folder: Path, given: Settings) -> Iterator[dict[str, dict[str, Any]]]:
     """Settings for `sora generate`: one run for all samples with the same ones, in the order of the samples.
 
-    given: what the user said, which wins. Raises UsageError for two samples of one name.
+    given: what the user said, which wins. Raises UsageError as `check_names` does.
     """
-    names = [sample.name for sample in samples]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UsageError(f"several samples would be written to {', '.join(twice[:3])}")
+    check_names(samples)
     groups: dict[str, list[Sample]] = {}
     for sample in samples:
         groups.setdefault(json.dumps(sample.settings, sort_keys=True), []).append(sample)

@@ -30,12 +30,14 @@ def clip_file(plan: GeneratePlan, clip: Clip) -> Iterator[AddFrames]:
     Afterwards the file is there, whole, with the videos that go on before and behind the frames; or, after an error,
     nothing is.
     """
+    output = plan.config.output
     if plan.is_image:
         pieces: list[NDArray[np.uint8]] = []
         yield pieces.append
-        write_image(clip.path, enlarged(np.concatenate(pieces), plan.shape.enlarged)[0], clip.settings)
+        picture = enlarged(np.concatenate(pieces), plan.shape.enlarged)[0]
+        write_image(clip.path, picture, clip.settings, sidecar=output.sidecar)
         return
-    with open_video(clip.path, plan.shape.save_fps, clip.settings) as add:
+    with open_video(clip.path, plan.shape.save_fps, clip.settings, crf=output.crf, sidecar=output.sidecar) as add:
         extension = clip.given.extension
         if extension is None:
             yield lambda piece: add(enlarged(piece, plan.shape.enlarged))

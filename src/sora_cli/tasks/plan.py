@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from sora_cli.acceleration.memory_plan import MemoryPlan
     from sora_cli.config.resolve import Resolved
     from sora_cli.plugin.manager import Plugins
+    from sora_cli.plugin.specs import Constraints
 
 #: Single frames are conditioned on this frame rate, not on the clip's: so the released models were trained
 #: (Open-Sora 66a42cd, generation.md section 4).
@@ -198,6 +199,17 @@ def plan_generate(
     return replace(plan, config=_settled(config, prompts), clips=tuple(_clips(plan, prompts, givens)))
 
 
+def sampled_shape(config: GenerateConfig, components: Components) -> ClipShape:
+    """The shape of a sampled part, without what makes it longer. Raises UsageError."""
+    return resolve_shape(config.shape, _constraints(config, components), config.shape.fps or DEFAULT_FPS)
+
+
+def _constraints(config: GenerateConfig, components: Components) -> Constraints:
+    constraints = components.model.constraints
+    # Other weights may have learned other sizes.
+    return constraints if config.model.weights is None else replace(constraints, sampled_area=None)
+
+
 @dataclass(frozen=True)
 class _Course:
     """How long clips are. shape: of a sampled part; the others: what makes it longer than asked for."""
@@ -211,10 +223,8 @@ class _Course:
 
 def _course(config: GenerateConfig, components: Components, sources: Sources, texts: Sequence[str]) -> _Course:
     """The lengths of a run. texts: its prompts. Raises SoraError for lengths, sizes and videos that do not fit."""
-    vae, constraints = components.vae, components.model.constraints
-    if config.model.weights is not None:  # other weights may have learned other sizes
-        constraints = replace(constraints, sampled_area=None)
-    shape = resolve_shape(config.shape, constraints, config.shape.fps or DEFAULT_FPS)
+    vae, constraints = components.vae, _constraints(config, components)
+    shape = sampled_shape(config, components)
     extension = extension_of(
         config.conditioning,
         vae,
@@ -292,11 +302,20 @@ def _clips(plan: GeneratePlan, prompts: Sequence[Prompt], givens: Sequence[Given
         for part, weights in vars(plan.weights).items()
         if weights is not None and weights.commit is not None
     }
+    alone = _of_one_clip(plan)
     clips = [
-        _clip(plan, prompt, given, seed, path, common) for (prompt, given, seed), path in zip(jobs, paths, strict=True)
+        _clip(alone, prompt, given, seed, path, common) for (prompt, given, seed), path in zip(jobs, paths, strict=True)
     ]
     # Beside the fingerprints, which the hash is made of: the same files from elsewhere make the same clip.
     return [replace(clip, settings={**clip.settings, "commits": commits}) for clip in clips] if commits else clips
+
+
+def _of_one_clip(plan: GeneratePlan) -> GeneratePlan:
+    """The plan without what is said of other clips, which would be looked through for each of thousands."""
+    config = plan.config
+    prompt = config.prompt.model_copy(update={"prompts": (), "refined": ()})
+    output = config.output.model_copy(update={"files": ()})
+    return replace(plan, config=config.model_copy(update={"prompt": prompt, "output": output}))
 
 
 def _given(plan: GeneratePlan, prompt: Prompt, index: int, count: int) -> Given:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sora_cli.video.settings import CRF
+
 if TYPE_CHECKING:
     from sora_cli.video.shapes import ClipShape
     from sora_cli.weights.locate import LocatedWeights
@@ -40,6 +42,8 @@ def picture_record(plan: GeneratePlan) -> dict[str, Any]:
         },
         "negative_prompt": plan.config.prompt.negative or None,
         "loop": plan.loop.frames if plan.loop else None,
+        # As it usually is, it is not written: see above.
+        "crf": plan.config.output.crf if plan.config.output.crf != CRF and not plan.is_image else None,
     }
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from sora_cli.errors import SoraError
 
-from .settings import PNG_KEYWORD, dump_settings, find_settings, read_settings, sidecar_path
+from .settings import CRF, PNG_KEYWORD, dump_settings, find_settings, read_settings, sidecar_path
 
 if TYPE_CHECKING:
     import av
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["find_settings", "frame_rate", "open_video", "read_settings", "sidecar_path", "write_image", "write_video"]
 
-#: x264's constant quality: 17 is about where compression stops being visible.
-QUALITY = 17
 #: Fixed, because x264's output depends on the number of threads.
 ENCODER_THREADS = 2
 #: ITU-T H.273 code point 1 is BT.709 for primaries, transfer and matrix; range 1 is "limited" (16 to 235).
@@ -67,17 +65,25 @@ def write_video(
 
 @contextlib.contextmanager
 def open_video(
-    path: Path, fps: float, settings: Mapping[str, Any] | None = None
+    path: Path,
+    fps: float,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    crf: int = CRF,
+    sidecar: bool = True,
 ) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
-    """A function that takes the pieces of frames of a video in their order; see `write_video`."""
-    with _written_whole(path, settings) as partial:
+    """A function that takes the pieces of frames of a video in their order; see `write_video`.
+
+    crf: x264's constant quality, lower is better. sidecar: whether the settings are written beside the file too.
+    """
+    with _written_whole(path, settings, sidecar=sidecar) as partial:
         encoder: _Encoder | None = None
 
         def add(piece: NDArray[np.uint8]) -> None:
             nonlocal encoder
             with _disk_errors(path):
                 if encoder is None:
-                    encoder = _Encoder(partial, frame_rate(fps), piece.shape[1], piece.shape[2], settings)
+                    encoder = _Encoder(partial, frame_rate(fps), piece.shape[1], piece.shape[2], settings, crf)
                 encoder.add(piece)
 
         try:
@@ -92,21 +98,25 @@ def open_video(
             raise
 
 
-def write_image(path: Path, image: NDArray[np.uint8], settings: Mapping[str, Any] | None = None) -> None:
+def write_image(
+    path: Path, image: NDArray[np.uint8], settings: Mapping[str, Any] | None = None, *, sidecar: bool = True
+) -> None:
     """Write (H, W, 3) uint8 RGB as PNG with the settings in a text chunk and in `<path>.json`; see `write_video`."""
     from PIL import Image, PngImagePlugin
 
     info = PngImagePlugin.PngInfo()
     if settings is not None:
         info.add_text(PNG_KEYWORD, dump_settings(settings))
-    with _written_whole(path, settings) as partial, _disk_errors(path):
+    with _written_whole(path, settings, sidecar=sidecar) as partial, _disk_errors(path):
         Image.fromarray(image).save(partial, format="PNG", pnginfo=info)
 
 
 class _Encoder:
     """An open MP4 file."""
 
-    def __init__(self, path: Path, rate: Fraction, height: int, width: int, settings: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self, path: Path, rate: Fraction, height: int, width: int, settings: Mapping[str, Any] | None, crf: int
+    ) -> None:
         import av
         from av.video.reformatter import VideoReformatter
 
@@ -119,7 +129,7 @@ class _Encoder:
         self.stream.height, self.stream.width, self.stream.pix_fmt = height, width, "yuv420p"
         # Without B frames decoding order is display order: no edit list, no start offset in any player. Macroblock-tree
         # rate control is off: with it, one of some tens of encodings of the same frames has other bytes.
-        self.stream.options = {"crf": str(QUALITY), "preset": "medium", "bf": "0", "x264-params": "mbtree=0"}
+        self.stream.options = {"crf": str(crf), "preset": "medium", "bf": "0", "x264-params": "mbtree=0"}
         context = self.stream.codec_context
         context.time_base = 1 / rate
         context.thread_count = ENCODER_THREADS
@@ -164,21 +174,26 @@ class _Encoder:
 
 
 @contextlib.contextmanager
-def _written_whole(path: Path, settings: Mapping[str, Any] | None) -> Iterator[Path]:
-    """A temporary name to write to; afterwards the file and its sidecar get their names, or nothing stays."""
-    partial, sidecar = partial_path(path), sidecar_path(path)
-    partial_sidecar = partial_path(sidecar)
+def _written_whole(path: Path, settings: Mapping[str, Any] | None, *, sidecar: bool = True) -> Iterator[Path]:
+    """A temporary name to write to; afterwards the file and its sidecar get their names, or nothing stays.
+
+    sidecar: whether settings get one. Without it the sidecar of the file that is replaced goes.
+    """
+    partial, beside = partial_path(path), sidecar_path(path)
+    partial_beside = partial_path(beside)
     try:
         yield partial
         with _disk_errors(path):
-            if settings is not None:
+            if settings is not None and sidecar:
                 text = json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False)
-                partial_sidecar.write_text(text + "\n", encoding="utf-8")
+                partial_beside.write_text(text + "\n", encoding="utf-8")
                 # The sidecar first: once the video has its name, all of it is there.
-                os.replace(partial_sidecar, sidecar)
+                os.replace(partial_beside, beside)
+            elif not sidecar:
+                beside.unlink(missing_ok=True)
             os.replace(partial, path)
     except BaseException:
-        for leftover in (partial, partial_sidecar):
+        for leftover in (partial, partial_beside):
             with contextlib.suppress(OSError):
                 leftover.unlink(missing_ok=True)
         raise

@@ -16,6 +16,8 @@ from sora_cli.errors import SoraError, UsageError
 #: The key that marks settings as ours.
 HASH_KEY = "settings_hash"
 PNG_KEYWORD = "sora"
+#: x264's constant quality: 17 is about where compression stops being visible.
+CRF = 17
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 

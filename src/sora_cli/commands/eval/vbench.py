@@ -1,4 +1,4 @@
-"""`sora eval vbench` and `sora eval vbench-i2v`: scores of clips by the dimensions of VBench."""
+"""`sora eval vbench` and `sora eval vbench-i2v`: clips by the prompts of VBench, and their scores by its dimensions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import typer
 from sora_cli import complete
 from sora_cli import options as o
 from sora_cli.root import LightCommand
+
+from . import vbench_sample
 
 if TYPE_CHECKING:
     from sora_cli.evaluation.vbench_suite import SuiteName
@@ -25,6 +27,7 @@ def make_group(suite: SuiteName) -> typer.Typer:
         help=f"Measure a model by VBench: {kind}.",
         epilog=o.examples(f"sora eval {name} score clips --suite suite.json", f"sora eval {name} report clips_scores"),
     )
+    vbench_sample.add_to(app, suite, name)
     app.command("score", cls=LightCommand, epilog=_SCORE_EXAMPLES[suite])(_score_command(suite))
     app.command("report", cls=LightCommand, epilog=_REPORT_EXAMPLES[suite])(_report_command(suite))
     return app
