@@ -156,7 +156,7 @@ def test_clips_of_a_list_in_two_shards(fake_plugin: None, sora: Callable[..., ob
     assert [record["seed"] for record in records] == [42, 43, 44, 1042, 1043, 1044]
     assert [record["sent"] for record in records] == [["A cat, seen"]] * 3 + [["a dog"]] * 3
     Path(wanted[4]).unlink()
-    again = sora("eval", "vbench", "sample", "plan.json", *SHORT, "-o", "clips", "--json")
+    again = sora("eval", "vbench", "sample", "plan.json", *SHORT, "--crf", "17", "-o", "clips", "--json")
     assert [clip["status"] for clip in json.loads(again.out)] == ["skipped"] * 4 + ["made", "skipped"]
     other = sora("eval", "vbench", "sample", "plan.json", *SHORT, "-o", "clips", "--crf", "10")
     assert other.code == 2
@@ -176,6 +176,9 @@ def test_what_contradicts_a_plan_is_an_error(sora: Callable[..., object]) -> Non
     done = sora("eval", "vbench", "plan", "--prompt-file", "x", "--dimension", "color")
     assert done.code == 2
     assert "--dimension is for a suite" in done.err
+    done = sora("eval", "vbench", "plan", "--suite", str(T2V), "--dimension", "color", "--static-candidates", "25")
+    assert done.code == 2
+    assert "--static-candidates is for temporal_flickering" in done.err
 
 
 def test_clips_start_with_the_pictures_closest_to_their_shape(sora: Callable[..., object]) -> None:

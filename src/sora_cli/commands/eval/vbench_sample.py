@@ -249,6 +249,8 @@ def _planned(name: SuiteName, options: Mapping[str, Any]) -> tuple[list[Sample],
         return samples, [], {"suite": None, "file": file, **choice.record()}
     suite = vbench_suite.load_suite(name, options["suite_file"])
     dimensions = vbench_suite.choose_dimensions(name, options["dimensions"] or ())
+    if choice.candidates is not None and vbench_plan.STATIC_DIMENSION not in dimensions:
+        raise UsageError(f"--static-candidates is for {vbench_plan.STATIC_DIMENSION}, which is not chosen")
     samples = vbench_plan.suite_samples(suite, dimensions, choice)
     about = {"suite": name, "file": suite.path.name, "dimensions": dimensions, **choice.record()}
     return samples, vbench_plan.suite_counts(suite, dimensions, choice), about
