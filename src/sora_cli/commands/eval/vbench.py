@@ -40,8 +40,8 @@ _SCORE_EXAMPLES = {
         'sora eval vbench score clip.mp4 --mode custom --prompt "a cat"',
     ),
     "i2v": o.examples(
-        "sora eval vbench-i2v score clips --suite vbench2_i2v_full_info.json --dimension temporal_flickering",
-        "sora eval vbench-i2v score clips --suite suite.json --images crop --vbench-python vbench-env/bin/python",
+        "sora eval vbench-i2v score clips --suite i2v.json --dimension temporal_flickering",
+        "sora eval vbench-i2v score clips --suite i2v.json --images crops --vbench-python env/bin/python",
     ),
 }
 _REPORT_EXAMPLES = {
