@@ -30,7 +30,7 @@ KINDS: Mapping[str, str] = {
     "launch": "how a model runs, by size, length, GPUs and memory",
     "data": "plans of `sora data run`",
     "caption": "what `sora data caption` and `sora data tag` ask",
-    "tables": "names of sizes and lengths",
+    "tables": "names of sizes and lengths, and where the loss is measured",
 }
 """Kinds of presets. "tables" are the files at the top of the presets folder, the others are folders in it."""
 
@@ -200,7 +200,7 @@ def _source_folder(spec: PresetSource) -> Path:
 
 @lru_cache(maxsize=2)
 def read_table(name: str) -> Mapping[str, Any]:
-    """One of our own tables, "resolutions" or "durations"; its content is checked by tests, not at each start."""
+    """One of our own tables, such as "resolutions"; its content is checked by tests, not at each start."""
     data = read_yaml(presets_folder() / f"{name}.yaml").data
     assert isinstance(data, dict)
     return data

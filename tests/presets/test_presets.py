@@ -68,7 +68,7 @@ def test_what_there_is():
     names = {
         kind: [info.name for info in OURS if info.kind == kind] for kind in ("generate", "models", "launch", "tables")
     }
-    assert names["tables"] == ["durations", "resolutions"]
+    assert names["tables"] == ["durations", "loss-buckets", "resolutions"]
     assert {"nano", "opensora-v1.2"} <= set(names["models"])
     assert {"nano", "opensora-v1.2"} <= set(names["launch"]) <= set(names["models"])
     assert {"fast", "best", "portrait", "square", "image"} <= set(names["generate"])

@@ -35,6 +35,7 @@ from .resolve import Plugins, canonical, choose_model, with_model_name
 from .settings import leaves
 from .sources import outer_layers, preset_layer
 from .train_schema import TrainConfig
+from .training_record import with_training
 
 #: Settings that go with a choice: what was meant for another model or scheduler is not used.
 MODEL_DEPENDENT = (
@@ -80,13 +81,15 @@ def resolve_train(
     sets: Sequence[str] = (),
     plugins: Plugins,
     check_devices: bool = True,
+    as_trained: bool = False,
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> ResolvedTrain:
     """Resolve the settings of `sora train`. Imports no deep-learning library.
 
     flags: section -> name -> value, `None` = not given. options, sets: the texts of -O and --set.
-    check_devices: whether this machine must have the GPUs. Raises UsageError.
+    check_devices: whether this machine must have the GPUs. as_trained: whether weights bring the model, options and
+    scheduler that they were trained with, as in sampling. Raises UsageError.
     """
     settings = settings_in(TrainConfig)
     environ = os.environ if environ is None else environ
@@ -97,6 +100,9 @@ def resolve_train(
         *preset_layer("train", preset, settings, plugins),
     ]
     raise_problems(problems)
+    if as_trained:
+        layers, trained = with_training(layers)
+        layers = [_of_objective(layer) if layer is trained else layer for layer in layers]
     model, notes = choose_model(layers, plugins)
     layers = with_model_name(layers, model)
     layers, more = drop_dependent(layers, "model.name", MODEL_DEPENDENT, canonical(plugins, "model"))
@@ -107,6 +113,12 @@ def resolve_train(
     config, origins = _build(layers, settings, model, plugins)
     check_hardware(config.hardware, are_there=check_devices)
     return ResolvedTrain(config, origins, (*notes, *more, *still_more))
+
+
+def _of_objective(trained: Layer) -> Layer:
+    """What weights say of their training, by the names that the settings of sampling have in those of training."""
+    names = {key: key.replace("sampling.", "objective.", 1) for key in trained.values}
+    return Layer(trained.origin, {names[key]: value for key, value in trained.values.items()})
 
 
 def _of_model(model: ModelSpec, preset: str | None, plugins: Plugins) -> dict[str, Any]:

@@ -16,7 +16,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Whole = Any
 
 
-def _with_numbers(buckets: Any) -> Any:
+def with_numbers(buckets: Any) -> Any:
     """Numbers of frames are keys, which YAML files and JSON hold as text."""
     if not isinstance(buckets, Mapping):
         return buckets
@@ -28,7 +28,7 @@ def _with_numbers(buckets: Any) -> Any:
     }
 
 
-Buckets = Annotated[Whole, BeforeValidator(_with_numbers)]
+Buckets = Annotated[Whole, BeforeValidator(with_numbers)]
 
 
 class LoraSettings(Section):

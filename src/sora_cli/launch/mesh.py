@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,6 +66,16 @@ class Team:
         values = values.clone()
         dist.all_reduce(values)
         return values / dist.get_world_size()
+
+    def gather(self, value: Any) -> list[Any]:
+        """What every process has, by rank; all of them must ask."""
+        if self.mesh is None:
+            return [value]
+        import torch.distributed as dist
+
+        values = [None] * dist.get_world_size()
+        dist.all_gather_object(values, value)
+        return values
 
     def is_same(self, value: int) -> bool:
         """Whether a number is the same on all processes; all of them must ask."""

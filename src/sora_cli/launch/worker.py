@@ -51,6 +51,10 @@ def work(run: dict[str, Any]) -> None:
         from sora_cli.tasks.extract import extract_in_process
 
         extract_in_process(run)
+    elif run.get("task") == "eval-loss":
+        from sora_cli.evaluation.loss import measure_in_process
+
+        measure_in_process(run)
     else:
         make_share(run)
     # The last to finish ends the run; leaving early would close connections that others still use.

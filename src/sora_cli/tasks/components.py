@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from sora_cli.config.schema import DeviceName, DTypeName, ProcessesSection
     from sora_cli.launch.mesh import Team
     from sora_cli.plugin.manager import Plugins
+    from sora_cli.weights.lora import LocatedLora
 
     from .plan import GeneratePlan
+    from .train_plan import TrainPlan
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TEXT_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
@@ -85,31 +87,13 @@ class Parts:
     @cached_property
     def model(self) -> Any:
         """The network, on the device or with its blocks fetched as they run."""
-        specs, config, plan = self.plan.components, self.plan.config, self.plan
-        assert plan.weights.model is not None  # only a dry run is planned without
         is_by_block = self.offload == "block"
-        build = self.plugins.load_target(specs.model)
-        map_keys = load_attribute(specs.model.load, what=specs.model.name) if specs.model.load else None
-        model = load_network(
-            functools.partial(build, plan.model_config, plan.model_options),
-            plan.weights.model,
-            what=f"{specs.model.name} ({plan.variant})",
-            device=torch.device("cpu") if is_by_block else self.device,
-            dtype=self.dtype,
-            map_keys=self._with_loras(map_keys),
-            strict=config.model.strict,
-        )
+        device = torch.device("cpu") if is_by_block else self.device
+        model = load_model(self.plan, self.plugins, self.plan.loras, device=device, dtype=self.dtype)
         set_attention(model, self.attention.function)
         if is_by_block:
             offload_blocks(model, self.device)
         return self._parallel(model)
-
-    def _with_loras(self, map_keys: Callable[..., dict[str, Tensor]] | None) -> Callable[..., dict[str, Tensor]] | None:
-        """The mapping of names, and after it the adapters."""
-        loras = self.plan.loras
-        if not loras:
-            return map_keys
-        return lambda tensors: merge_loras(tensors if map_keys is None else map_keys(tensors), loras)
 
     def _parallel(self, model: Any) -> Any:
         if self.team.mesh is None:
@@ -143,6 +127,35 @@ class Parts:
         """Give memory that is no longer used back to the device."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def load_model(
+    plan: GeneratePlan | TrainPlan,
+    plugins: Plugins,
+    loras: Sequence[LocatedLora],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Any:
+    """The network of a plan with its weights and these adapters, to be used and not trained."""
+    spec = plan.components.model
+    assert plan.weights.model is not None  # only a dry run is planned without
+    build = plugins.load_target(spec)
+    map_keys: Callable[..., dict[str, Tensor]] | None = None
+    map_keys = load_attribute(spec.load, what=spec.name) if spec.load else None
+
+    def with_loras(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return merge_loras(tensors if map_keys is None else map_keys(tensors), loras)
+
+    return load_network(
+        functools.partial(build, plan.model_config, plan.model_options),
+        plan.weights.model,
+        what=f"{spec.name} ({plan.variant})",
+        device=device,
+        dtype=dtype,
+        map_keys=with_loras if loras else map_keys,
+        strict=plan.config.model.strict,
+    )
 
 
 def _padded(mask: Tensor, length: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sora_cli.video.settings import CRF
@@ -9,15 +10,34 @@ from sora_cli.video.settings import CRF
 if TYPE_CHECKING:
     from sora_cli.video.shapes import ClipShape
     from sora_cli.weights.locate import LocatedWeights
+    from sora_cli.weights.lora import LocatedLora
 
     from .plan import GeneratePlan
+    from .train_plan import TrainPlan
 
 
 def picture_record(plan: GeneratePlan) -> dict[str, Any]:
     """What all clips of a run share and what their pictures depend on; part of the settings hash."""
-    specs, weights = plan.components, plan.weights
     return {
         "shape": shape_record(plan.shape),
+        **parts_record(plan, plan.loras, plan.text_dtype),
+        "scheduler": {
+            "name": plan.components.scheduler.name,
+            "options": options_record(plan.scheduler_options),
+            "steps": plan.steps,
+            "guidance": plan.guidance,
+        },
+        "negative_prompt": plan.config.prompt.negative or None,
+        "loop": plan.loop.frames if plan.loop else None,
+        # As it usually is, it is not written: see below.
+        "crf": plan.config.output.crf if plan.config.output.crf != CRF and not plan.is_image else None,
+    }
+
+
+def parts_record(plan: GeneratePlan | TrainPlan, loras: Sequence[LocatedLora], text_dtype: str) -> dict[str, Any]:
+    """The network, the autoencoder and the text encoder, with the fingerprints of their weights."""
+    specs, weights = plan.components, plan.weights
+    return {
         "model": {
             "name": specs.model.name,
             "variant": plan.variant,
@@ -25,25 +45,15 @@ def picture_record(plan: GeneratePlan) -> dict[str, Any]:
             "options": options_record(plan.model_options),
             "weights": _fingerprint(weights.model),
             # Only where there are some, so that clips made before adapters were known are recognised.
-            **({"lora": [[lora.fingerprint, lora.scale] for lora in plan.loras]} if plan.loras else {}),
+            **({"lora": [[lora.fingerprint, lora.scale] for lora in loras]} if loras else {}),
         },
         "vae": {"name": specs.vae.name, "weights": _fingerprint(weights.vae)},
         "text_encoder": {
             "name": specs.text_encoder.name,
             "weights": _fingerprint(weights.text_encoder),
             # The usual format is not written, so that clips made before there was a choice are recognised.
-            "dtype": plan.text_dtype if plan.text_dtype != specs.text_encoder.dtypes[0] else None,
+            "dtype": text_dtype if text_dtype != specs.text_encoder.dtypes[0] else None,
         },
-        "scheduler": {
-            "name": specs.scheduler.name,
-            "options": options_record(plan.scheduler_options),
-            "steps": plan.steps,
-            "guidance": plan.guidance,
-        },
-        "negative_prompt": plan.config.prompt.negative or None,
-        "loop": plan.loop.frames if plan.loop else None,
-        # As it usually is, it is not written: see above.
-        "crf": plan.config.output.crf if plan.config.output.crf != CRF and not plan.is_image else None,
     }
 
 

@@ -145,12 +145,13 @@ def plan_train(
     cache: Path | None = None,
     table: ClipTable | None = None,
     need_weights: bool = True,
+    advice: str = "give where to start with --weights, or start from nothing with --init random",
 ) -> TrainPlan:
     """Work out a run of `sora train`: reads and checks the table and looks for weights.
 
     cache: where the mapped copy of the table is written, by default in the run's folder. table: opened already, by the
-    process that started this one. need_weights: False lets
-    weights be absent (for a dry run). Raises SoraError for all that can be wrong at this point.
+    process that started this one. need_weights: False lets weights be absent (for a dry run). advice: for a model that
+    comes without. Raises SoraError for all that can be wrong at this point.
     """
     config = resolved.config
     components = find_components(config, plugins)
@@ -160,7 +161,7 @@ def plan_train(
     assert folder is not None  # filled by the resolver
     notes = list(resolved.notes)
     features = feature_index(config)
-    weights = _weights(config, components, plugins, notes, need_weights=need_weights, features=features)
+    weights = _weights(config, components, plugins, notes, advice, need_weights=need_weights, features=features)
     variant = variant_of(config, components.model)
     model_config = _network_config(config, components, variant, weights)
     num_weights, num_in_blocks = _num_weights(components, model_config)
@@ -375,6 +376,7 @@ def _weights(
     components: Components,
     plugins: Plugins,
     notes: list[str],
+    advice: str,
     *,
     need_weights: bool,
     features: FeatureIndex | None,
@@ -388,7 +390,6 @@ def _weights(
     }
     parts = [part for part in PARTS if is_used[part]]
     try:
-        advice = "give where to start with --weights, or start from nothing with --init random"
         weights = locate_components(
             config, components, download=need_weights, parts=parts, advice=advice, starts=plugins.specs("model")
         )

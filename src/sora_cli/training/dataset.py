@@ -60,6 +60,8 @@ class ClipOptions:
     score_drop: float = 0.2
     reader: str = "pyav"
     repeat_images: bool = False
+    skips_bad: bool = False
+    """Whether a batch lacks a clip that cannot be read, once no other is left to take its place."""
     dtype: torch.dtype = torch.float32
 
     @property
@@ -183,13 +185,17 @@ class ClipDataset(Dataset[Batch]):
         spare = iter(zip(job.spare_rows, job.spares, strict=True))
         rows, clips, pixels, texts, rates = [], [], [], [], []
         for wanted in zip(job.rows, job.clips, strict=True):
-            row, clip, (frames, fps) = self._first_readable(wanted, spare, job.size, bad)
+            found = self._first_readable(wanted, spare, job.size, bad)
+            if found is None:
+                continue
+            row, clip, (frames, fps) = found
             rows.append(row)
             clips.append(clip)
             pixels.append(frames)
             rates.append(fps)
             texts.append(draw_caption(row, clip, job.epoch, self.options.captions))
-        return Batch(job.number, torch.stack(pixels), texts, torch.tensor(rates), rows, bad, clips)
+        stacked = torch.stack(pixels) if pixels else torch.empty(0, 3, *job.size)
+        return Batch(job.number, stacked, texts, torch.tensor(rates), rows, bad, clips)
 
     def _first_readable(
         self,
@@ -197,7 +203,7 @@ class ClipDataset(Dataset[Batch]):
         spare: Iterator[tuple[int, ClipRow]],
         size: tuple[int, int, int],
         bad: list[BadFile],
-    ) -> tuple[int, ClipRow, tuple[Tensor, float]]:
+    ) -> tuple[int, ClipRow, tuple[Tensor, float]] | None:
         row, clip = wanted
         while True:
             try:
@@ -205,6 +211,8 @@ class ClipDataset(Dataset[Batch]):
             except BadClipError as error:
                 bad.append(BadFile(row, clip.path, error.reason, str(error)))
             following = next(spare, None)
+            if following is None and self.options.skips_bad:
+                return None
             if following is None:
                 lines = [f"row {one.row + 1}, {one.path}: {one.detail}" for one in bad[:5]]
                 raise SoraError(f"{len(bad)} clips of one bucket cannot be read", hint="\n".join(lines))

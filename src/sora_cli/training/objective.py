@@ -58,10 +58,19 @@ class Encoders:
     clips_at_once: int | None = None
     aspect_condition: str = "h_over_w"
 
+    def encode(self, batch: Batch, seed: int | None, *, update: int = 0) -> Encoded:
+        """Latents and text of a batch. seed: of what the autoencoder samples; None to go on with torch's generator."""
+        return self._with_texts(batch, *self.encode_clips(batch, seed))
+
+    def encode_each(self, batch: Batch, seeds: Sequence[int]) -> Encoded:
+        """As `encode`, every clip by itself with a seed of its own, so that none depends on the others of the batch."""
+        one_by_one = zip(batch.pixels.split(1), batch.fps.split(1), seeds, strict=True)
+        parts = [self.encode_clips(batch._replace(pixels=pixels, fps=fps), seed) for pixels, fps, seed in one_by_one]
+        sizes = {name: torch.cat([of_clip[name] for _, of_clip in parts]) for name in parts[0][1]}
+        return self._with_texts(batch, torch.cat([latents for latents, _ in parts]), sizes)
+
     @torch.no_grad()
-    def encode(self, batch: Batch, seed: int, *, update: int = 0) -> Encoded:
-        """Latents and text of a batch. seed: of what the autoencoder samples."""
-        latents, sizes = self.encode_clips(batch, seed)
+    def _with_texts(self, batch: Batch, latents: Tensor, sizes: dict[str, Tensor]) -> Encoded:
         y, mask = encode_texts(self.text, batch.texts, self.device)
         texts = (
             [with_camera(*pair) for pair in zip(batch.texts, batch.clips, strict=True)] if batch.clips else batch.texts
@@ -69,9 +78,10 @@ class Encoders:
         return Encoded(batch.number, latents, y, mask, sizes, texts)
 
     @torch.no_grad()
-    def encode_clips(self, batch: Batch, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def encode_clips(self, batch: Batch, seed: int | None) -> tuple[Tensor, dict[str, Tensor]]:
         """Latents and sizes alone."""
-        torch.manual_seed(seed)
+        if seed is not None:
+            torch.manual_seed(seed)
         size = self.clips_at_once or len(batch.pixels)
         latents = [self.vae.encode(part.to(self.device, non_blocking=True)) for part in batch.pixels.split(size)]
         sizes = {**batch.sizes(self.aspect_condition), "fps": batch.fps.float()}
@@ -109,7 +119,7 @@ class Objective:
         count, _, frames = latents.shape[:3]
         key = (self.seed, epoch, batch.number)
         noise = torch.randn(latents.shape, generator=_generator(*key, "noise"))
-        noise = self.shaped(noise, batch, key).to(device)
+        noise = self.shaped(noise, batch, [(*key, "shared", index) for index in range(count)]).to(device)
         t = self.scheduler.draw_times(
             count,
             height=batch.sizes["height"],
@@ -128,8 +138,27 @@ class Objective:
         )
         return losses
 
-    def shaped(self, noise: Tensor, batch: Encoded, key: Sequence[Any]) -> Tensor:
-        """The noise of a batch as the model wants it. Raises SoraError when that needs captions and there are none."""
+    def losses_at(
+        self, model: Any, batch: Encoded, t: float, *, noise: Tensor, frame_mask: Tensor | None = None
+    ) -> Tensor:
+        """The loss of each sample at one time, (B,), with nothing drawn. frame_mask: (B, T) bool, True = learn."""
+        losses: Tensor = self.scheduler.loss(
+            model,
+            batch.latents,
+            noise=noise,
+            t=torch.full((len(noise),), t, device=noise.device),
+            frame_mask=frame_mask,
+            y=batch.y,
+            mask=batch.mask,
+            **batch.sizes,
+        )
+        return losses
+
+    def shaped(self, noise: Tensor, batch: Encoded, keys: Sequence[Sequence[Any]]) -> Tensor:
+        """The noise of a batch as the model wants it; keys: of each clip, for what is drawn in that.
+
+        Raises SoraError when that needs captions and there are none.
+        """
         if self.shaper is None:
             return noise
         if len(batch.texts) != len(noise):
@@ -137,11 +166,8 @@ class Objective:
                 "these features were extracted without their captions, on which this model's noise depends",
                 hint="extract them again",
             )
-        rows = enumerate(zip(noise, batch.texts, batch.sizes["fps"].tolist(), strict=True))
-        shaped = [
-            self.shaper(row, text, fps=fps, seed=key_seed(*key, "shared", index)) for index, (row, text, fps) in rows
-        ]
-        return torch.stack(shaped)
+        rows = zip(noise, batch.texts, batch.sizes["fps"].tolist(), keys, strict=True)
+        return torch.stack([self.shaper(row, text, fps=fps, seed=key_seed(*key)) for row, text, fps, key in rows])
 
     def _frame_mask(self, count: int, frames: int, key: Sequence[Any], device: torch.device) -> Tensor | None:
         if self.masks is None:

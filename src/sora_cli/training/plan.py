@@ -65,7 +65,7 @@ class EpochPlan:
         """
         self.table, self.seed, self.epoch = table, seed, epoch
         self.drop_last = drop_last
-        self.buckets = [self._bucket(pair, aspect, rows, shuffle) for pair, aspect, rows in _members(table, assignment)]
+        self.buckets = [self._bucket(pair, aspect, rows, shuffle) for pair, aspect, rows in members(table, assignment)]
         of_batch = np.repeat(np.arange(len(self.buckets)), [bucket.num_batches for bucket in self.buckets])
         place = [np.arange(bucket.num_batches) for bucket in self.buckets]
         in_bucket = np.concatenate(place) if place else np.zeros(0, np.int64)
@@ -212,7 +212,7 @@ def feature_batches(
     return np.arange(rank * own + start, (rank + 1) * own)
 
 
-def _members(table: BucketTable, assignment: Assignment) -> list[tuple[int, int, NDArray[np.int64]]]:
+def members(table: BucketTable, assignment: Assignment) -> list[tuple[int, int, NDArray[np.int64]]]:
     """(pair, aspect, rows) of the buckets that are not empty, ordered by their first row; rows in table order."""
     rows = np.flatnonzero(assignment.pair >= 0)
     if not len(rows):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sora_cli.config.train_schema import ClipSection
 
     from .dataset import Batch, KeptWorkers
+    from .dataset import Plan as BatchPlan
     from .table import ClipTable
 
 Plan = EpochPlan | FixedPlan
@@ -59,15 +60,16 @@ class ClipSource:
 
     def load(
         self,
-        plan: Plan,
+        plan: BatchPlan,
         numbers: Sequence[int],
         epoch: int,
         *,
         dtype: torch.dtype,
         pin_memory: bool,
         kept: KeptWorkers | None = None,
+        skips_bad: bool = False,
     ) -> Generator[Batch, None, None]:
-        """The batches of these micro-batches. dtype: of the pixels; kept: see `load_batches`."""
+        """The batches of these micro-batches. dtype: of pixels; kept, skips_bad: of `load_batches`, `ClipOptions`."""
         from .dataset import ClipOptions, load_batches
 
         data = self.data
@@ -79,7 +81,7 @@ class ClipSource:
             )
             if hasattr(data, name)  # autoencoders are told nothing of a clip
         }
-        options = ClipOptions(seed=self.seed, dtype=dtype, **shared)
+        options = ClipOptions(seed=self.seed, dtype=dtype, skips_bad=skips_bad, **shared)
         # More processes than cores make each other wait; results do not depend on their number.
         workers = min(data.workers, os.cpu_count() or 1, *([] if kept is not None else [len(numbers)]))
         return load_batches(

@@ -38,6 +38,11 @@ def evaluating(network: nn.Module) -> Iterator[None]:
         network.train()
 
 
+def time_grid(last_time: float, count: int) -> Tensor:
+    """`count` evenly spaced times between data and noise, without the two ends, (count,) float32."""
+    return torch.linspace(0, last_time, count + 2)[1:-1]
+
+
 @dataclass(frozen=True)
 class Validation:
     """The mean loss at evenly spaced times on a table of its own.
@@ -58,12 +63,13 @@ class Validation:
         steps = plan.num_steps(self.team.data_size)
         numbers = range(self.team.data_rank, steps * self.team.data_size, self.team.data_size)
         sizes = _sizes(plan)
+        times = time_grid(self.objective.scheduler.last_time, self.times).tolist()
         sums = torch.zeros(len(sizes), 2, dtype=torch.float64, device=self.encoder.device)
         with evaluating(network):
             for batch in self.source.load(plan, numbers, 0, dtype=torch.float32, pin_memory=False):
                 encoded = self.encoder.encode(batch, key_seed(self.objective.seed, "validation", batch.number))
                 counted = torch.from_numpy(~plan.micro_batch(batch.number).is_repeat).to(self.encoder.device)
-                losses = [self._losses(network, encoded, place) for place in range(1, self.times + 1)]
+                losses = [self._losses(network, encoded, place, t) for place, t in enumerate(times, 1)]
                 mean = torch.stack(losses).mean(dim=0).double()
                 place = sizes.index(batch.size)
                 sums[place, 0] += (mean * counted).sum()
@@ -74,22 +80,13 @@ class Validation:
         }
         return {**named, "all": float(sums[:, 0].sum() / sums[:, 1].sum())}
 
-    def _losses(self, network: Any, encoded: Any, place: int) -> Tensor:
+    def _losses(self, network: Any, encoded: Any, place: int, t: float) -> Tensor:
         """Per clip, at the time of that place between data and noise."""
-        t = self.objective.scheduler.last_time * place / (self.times + 1)
         key = (self.objective.seed, "validation", encoded.number, place)
         noise = torch.randn(encoded.latents.shape, generator=torch.Generator().manual_seed(key_seed(*key)))
-        noise = self.objective.shaped(noise, encoded, key).to(encoded.latents.device)
-        losses: Tensor = self.objective.scheduler.loss(
-            network,
-            encoded.latents,
-            noise=noise,
-            t=torch.full((len(noise),), t, device=noise.device),
-            y=encoded.y,
-            mask=encoded.mask,
-            **encoded.sizes,
-        )
-        return losses
+        keys = [(*key, "shared", index) for index in range(len(noise))]
+        noise = self.objective.shaped(noise, encoded, keys).to(encoded.latents.device)
+        return self.objective.losses_at(network, encoded, t, noise=noise)
 
 
 def _sizes(plan: EpochPlan | FixedPlan) -> list[tuple[int, int, int]]:
