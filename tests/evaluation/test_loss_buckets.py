@@ -62,6 +62,7 @@ def test_who_qualifies():
     assert found.left_out == {"too short": 2, "too small": 1}
     pictures = loss_batches(source(*clips), LossBucket("144p", 1, 10))
     assert rows(pictures) == [[2]]
+    assert pictures.left_out == {"no pictures": 4, "too small": 1}
     spread = loss_batches(source(*clips, frame_interval=2), LossBucket("144p", 5, 10))
     assert rows(spread) == [[5]]
 

@@ -61,7 +61,8 @@ def test_a_result_and_its_chart(measure, clips: Path):
     assert [line.split() for line in lines[1:]] == [
         ["144p", frames, "5", "0", f"{table[frames]:.4f}"] for frames in ("5", "3")
     ]
-    assert "240p, 5 frames: no clip fits: 5 too small" in done.err
+    assert "left out: 240p with 5 frames: no clip fits, 5 too small" in done.err
+    assert "left out: 144p with 1 frames: no clip fits, 5 no pictures" in done.err
     assert [entry["resolution"] for entry in found["skipped"]] == ["144p", "240p"]
     assert found["timesteps"] == pytest.approx([1000 / 3, 2000 / 3])
     assert found["timestep_dtype"] == "float32"

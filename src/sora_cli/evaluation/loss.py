@@ -153,9 +153,9 @@ def _wanted(resolved: ResolvedTrain, options: LossOptions, model: ModelSpec) -> 
 
 def _measuring(config: Any, buckets: Sequence[LossBucket], options: LossOptions) -> Any:
     """The settings with these buckets, and without those that only training has."""
-    data = {"bucket_config": bucket_config(buckets), "num_frames": None, "batch_size": None}
+    data = {"bucket_config": bucket_config(buckets), "size": None, "num_frames": None, "batch_size": None}
     model: dict[str, Any] = {"initialize": "released", "lora": None}
-    hardware = {"sharding": "none", "sequence_parallel": None, "parallel": None}
+    hardware = {"sharding": "none", "parallel": None}
     if options.reference and "reference_rounding" in config.model.options:
         model["options"] = {**config.model.options, "reference_rounding": True}
     validation = type(config.validation)().model_dump()
@@ -194,7 +194,8 @@ def _missing(
     source: ClipSource, buckets: Sequence[LossBucket], store: LossStore, options: LossOptions
 ) -> tuple[list[dict[str, Any]], list[LossBucket]]:
     """Buckets without clips, with the reason; and those to measure."""
-    skipped, missing = [], []
+    skipped: list[dict[str, Any]] = []
+    missing = []
     for bucket in buckets:
         if bucket[:2] in store.entries:
             continue
@@ -203,9 +204,13 @@ def _missing(
             missing.append(bucket)
             continue
         counts = ", ".join(f"{count} {reason}" for reason, count in batches.left_out.items())
-        reason = f"no whole batch of {bucket.batch_size}" if batches.num_rows else f"no clip fits: {counts}"
+        reason = f"no whole batch of {bucket.batch_size}" if batches.num_rows else f"no clip fits, {counts}"
         skipped.append({"resolution": bucket.resolution, "frames": bucket.num_frames, "reason": reason})
-        get_console().note(f"{bucket}: {reason}")
+    alike: dict[tuple[str, str], list[str]] = {}
+    for one in skipped:
+        alike.setdefault((one["resolution"], one["reason"]), []).append(str(one["frames"]))
+    for (resolution, reason), frames in alike.items():
+        get_console().note(f"left out: {resolution} with {', '.join(frames)} frames: {reason}")
     if not missing and not store.entries:
         raise SoraError(
             "no clip of the table is in any of the buckets",

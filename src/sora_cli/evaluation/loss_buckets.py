@@ -123,6 +123,8 @@ def loss_batches(source: ClipSource, bucket: LossBucket, *, num_ranks: int = 1, 
     groups = [(table.size(pair, aspect), rows) for pair, aspect, rows in members(table, assigned)]
     num_rows = sum(len(rows) for _, rows in groups)
     left_out = {reason: count for reason, count in assigned.dropped().items() if count}
+    if bucket.num_frames == 1 and "too short" in left_out:
+        left_out["no pictures"] = left_out.pop("too short")
     if wraps:
         return LossBatches(_wrapped(groups, bucket.batch_size), num_rows, left_out)
     most = max(1, min(bucket.batch_size, -(-num_rows // num_ranks)))

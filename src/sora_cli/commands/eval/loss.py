@@ -137,7 +137,7 @@ def loss(
     """Measure the loss that training lowers, by size, length and time between data and noise.
 
     A clip is measured once in every bucket that it fits: it needs more frames than the bucket has, and 0.8 of its
-    pixels. Noise and crops depend on the seed and the clip alone, so batches and processes do not change a loss.
+    pixels. Noise and crops depend on the seed and the clip's row alone, so batches and processes change nothing.
     Settings are those of `sora train`: data.bucket_config is the table of buckets, objective.mask_ratios gives frames.
     What is measured is kept, so the same command goes on after a stop, and one with more buckets adds them.
     """
@@ -167,8 +167,10 @@ def loss(
             loras=adapters or (),
         )
         own = ("output", "overwrite")  # settings of sampling have these names too
+        given = o.given_settings({name: value for name, value in ctx.params.items() if name not in own}, None)
+        given.setdefault("hardware", {})["sequence_parallel"] = 1  # every process measures clips of its own
         resolved = resolve_train(
-            o.given_settings({name: value for name, value in ctx.params.items() if name not in own}, None),
+            given,
             config_file=config,
             preset=preset,
             options=model_options or (),
