@@ -141,7 +141,6 @@ def load_model(
     spec = plan.components.model
     assert plan.weights.model is not None  # only a dry run is planned without
     build = plugins.load_target(spec)
-    map_keys: Callable[..., dict[str, Tensor]] | None = None
     map_keys = load_attribute(spec.load, what=spec.name) if spec.load else None
 
     def with_loras(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
