@@ -143,6 +143,11 @@ def caption_prompts(incomplete: str) -> list[Value]:
     return _presets("caption")
 
 
+def human_plans(incomplete: str) -> list[Value]:
+    """For the plan of `sora eval human`."""
+    return _presets("human")
+
+
 def all_presets(incomplete: str) -> list[Value]:
     """Names of presets of all kinds."""
     return _presets(None)

@@ -30,6 +30,7 @@ KINDS: Mapping[str, str] = {
     "launch": "how a model runs, by size, length, GPUs and memory",
     "data": "plans of `sora data run`",
     "caption": "what `sora data caption` and `sora data tag` ask",
+    "human": "plans of `sora eval human`",
     "tables": "names of sizes and lengths, and where the loss is measured",
 }
 """Kinds of presets. "tables" are the files at the top of the presets folder, the others are folders in it."""

@@ -8,6 +8,9 @@ from typing import Any
 
 from sora_cli.video.settings import HASH_KEY, find_settings
 
+#: So many different values are listed for people.
+FEW = 3
+
 
 def clip_record(path: Path) -> dict[str, Any] | None:
     """How a clip was made, from the settings stored in it; None for one without any.
@@ -54,3 +57,16 @@ def provenance(paths: Sequence[Path]) -> dict[str, Any]:
         shared = {}
     own = {path: {key: value for key, value in one.items() if key not in shared} for path, one in records.items()}
     return {"shared": shared, "clips": own, "unknown": unknown}
+
+
+def distinct(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Of `provenance`: by key the value of all clips, a list of a few different ones, or how many there are."""
+    clips = [{**found["shared"], **own} for own in found["clips"].values()]
+    summed: dict[str, Any] = {"clips": len(clips) + len(found["unknown"]), "without settings": len(found["unknown"])}
+    for key in clips[0] if clips else ():
+        values: list[Any] = []
+        for clip in clips:
+            if clip[key] not in values:
+                values.append(clip[key])
+        summed[key] = values[0] if len(values) == 1 else values if len(values) <= FEW else f"{len(values)} different"
+    return summed

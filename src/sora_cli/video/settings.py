@@ -5,6 +5,7 @@ Pure Python, so that showing settings and deciding what to skip need no video li
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ PNG_KEYWORD = "sora"
 #: x264's constant quality: 17 is about where compression stops being visible.
 CRF = 17
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"eXIf")
 
 
 def sidecar_path(path: Path) -> Path:
@@ -78,22 +80,52 @@ def _from_json(path: Path) -> str | None:
     return path.read_text(encoding="utf-8") if path.suffix == ".json" else None
 
 
+def without_texts(path: Path) -> bytes:
+    """The bytes of an MP4 with its comment blanked, of a PNG without texts; of any other file as they are.
+
+    What is shown is the same, and the file does not say how it was made.
+    """
+    data = path.read_bytes()
+    with io.BytesIO(data) as file:
+        place = _mp4_comment(file)
+    if place is not None:
+        start, end = place
+        return data[:start] + b" " * (end - start) + data[end:]
+    if not data.startswith(_PNG_SIGNATURE):
+        return data
+    kept = [_PNG_SIGNATURE]
+    start = len(_PNG_SIGNATURE)
+    while start + 12 <= len(data):
+        length, kind = struct.unpack(">I4s", data[start : start + 8])
+        if kind not in _PNG_TEXTS:
+            kept.append(data[start : start + length + 12])
+        start += length + 12  # with the checksum
+    return b"".join(kept)
+
+
 def _from_mp4(path: Path) -> str | None:
-    """The text of moov/udta/meta/ilst/©cmt/data (the iTunes comment, where ffmpeg writes `comment`)."""
     with path.open("rb") as file:
-        end = file.seek(0, 2)
-        file.seek(4)
-        if file.read(4) != b"ftyp":
+        place = _mp4_comment(file)
+        if place is None:
             return None
-        start = 0
-        for name in (b"moov", b"udta", b"meta", b"ilst", b"\xa9cmt", b"data"):
-            box = _find_box(file, name, start, end)
-            if box is None:
-                return None
-            start, end = box
-            start += 4 if name == b"meta" else 8 if name == b"data" else 0  # version and flags; type and locale
-        file.seek(start)
-        return file.read(end - start).decode("utf-8")
+        file.seek(place[0])
+        return file.read(place[1] - place[0]).decode("utf-8")
+
+
+def _mp4_comment(file: BinaryIO) -> tuple[int, int] | None:
+    """Where the text of moov/udta/meta/ilst/©cmt/data (the iTunes comment, where ffmpeg writes `comment`) is."""
+    end = file.seek(0, 2)
+    file.seek(4)
+    if file.read(4) != b"ftyp":
+        return None
+    start = 0
+    for name in (b"moov", b"udta", b"meta", b"ilst", b"\xa9cmt", b"data"):
+        box = _find_box(file, name, start, end)
+        if box is None:
+            return None
+        start, end = box
+        start += 4 if name == b"meta" else 8 if name == b"data" else 0  # version and flags; type and locale
+    return start, end
 
 
 def _find_box(file: BinaryIO, name: bytes, start: int, end: int) -> tuple[int, int] | None:

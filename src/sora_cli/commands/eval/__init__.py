@@ -7,7 +7,7 @@ from sora_cli.commands.eval.vbench import GROUPS, make_group
 from sora_cli.commands.vae import evaluate as vae
 from sora_cli.root import LightCommand
 
-from . import loss
+from . import human, loss
 
 SUMMARY = "Measure models and clips: loss, benchmarks, metrics, ratings."
 
@@ -17,3 +17,4 @@ app.command("vae", cls=LightCommand, epilog=o.examples("sora eval vae clip.mp4 -
 app.command("loss", cls=LightCommand, epilog=loss.EPILOG)(loss.loss)
 for _suite, _name in GROUPS.items():
     app.add_typer(make_group(_suite), name=_name)
+app.add_typer(human.app, name="human")
