@@ -57,7 +57,7 @@ Seed = Annotated[int | None, typer.Option("--seed", help="of every clip; default
     epilog=o.examples(
         "sora eval human plan",
         "sora eval human plan opensora --task 2a -i texts/ -o plan.json",
-        "sora eval human plan opensora --task 2h -i texts/ -i cliff=cliff.png -i refs/",
+        "sora eval human plan opensora --task 2h -i texts/ -i refs/",
     ),
 )
 def plan(
@@ -113,7 +113,7 @@ def _parts(plan: str, tasks: Sequence[str], inputs: Sequence[str], base: str | N
     epilog=o.examples(
         "sora eval human sample -m nano -o nano/",
         "sora eval human sample opensora --task 2a -i texts/ -m opensora-v1.2",
-        "sora eval human sample plan.json -m nano --weights outputs/train-nano --shard 1/2",
+        "sora eval human sample plan.json --weights outputs/train-nano",
     ),
 )
 @o.with_options_of(generate, without=NOT_HERE)
@@ -186,7 +186,7 @@ def _samples(
     cls=LightCommand,
     epilog=o.examples(
         "sora eval human page nano/ quick/ -o rating",
-        'sora eval human page a/ b/ c/ -o rating --criterion "faces=Whose faces are better?"',
+        'sora eval human page a/ b/ c/ -o rating --criterion "faces=Better faces?"',
     ),
 )
 def page(

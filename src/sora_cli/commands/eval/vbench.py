@@ -36,12 +36,12 @@ def make_group(suite: SuiteName) -> typer.Typer:
 _SCORE_EXAMPLES = {
     "t2v": o.examples(
         "sora eval vbench score clips --dimension temporal_flickering",
-        "sora eval vbench score clips --vbench-python vbench-env/bin/python --gpus 8",
+        "sora eval vbench score clips --vbench-python env/bin/python --gpus 8",
         'sora eval vbench score clip.mp4 --mode custom --prompt "a cat"',
     ),
     "i2v": o.examples(
-        "sora eval vbench-i2v score clips --suite i2v.json --dimension temporal_flickering",
-        "sora eval vbench-i2v score clips --suite i2v.json --images crops --vbench-python env/bin/python",
+        "sora eval vbench-i2v score clips --suite i2v.json --dimension 9",
+        "sora eval vbench-i2v score clips --images crops --vbench-python env/python",
     ),
 }
 _REPORT_EXAMPLES = {
@@ -50,9 +50,7 @@ _REPORT_EXAMPLES = {
         "sora eval vbench report results.zip -o report.md",
         "sora eval vbench report clips_scores --reference-files tables",
     ),
-    "i2v": o.examples(
-        "sora eval vbench-i2v report clips_scores", "sora eval vbench-i2v report clips_scores --reference-files tables"
-    ),
+    "i2v": o.examples("sora eval vbench-i2v report clips_scores", "sora eval vbench-i2v report scores -o report.md"),
 }
 
 

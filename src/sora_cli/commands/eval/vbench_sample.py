@@ -199,13 +199,13 @@ def sample_i2v(
 
 def add_to(app: typer.Typer, suite: SuiteName, group: str) -> None:
     """Add `plan` and `sample` to the group of a suite. group: its name."""
-    given, model = " --images crops" if suite == "i2v" else "", "-m opensora-v1.2"
+    given = " --images crops" if suite == "i2v" else ""
     plan_examples = o.examples(
-        f"sora eval {group} plan -o plan.json", f"sora eval {group} plan --suite suite.json --dimension dynamic_degree"
+        f"sora eval {group} plan -o plan.json", f"sora eval {group} plan --suite suite.json --dimension 5"
     )
     sample_examples = o.examples(
-        f"sora eval {group} sample plan.json{given} {model} --gpus 8",
-        f"sora eval {group} sample{given} {model} --shard 1/2 -o clips",
+        f"sora eval {group} sample plan.json{given} --gpus 8",
+        f"sora eval {group} sample{given} --shard 1/2",
     )
     app.command("plan", cls=LightCommand, epilog=plan_examples)(plan_i2v if suite == "i2v" else plan)
     app.command("sample", cls=LightCommand, epilog=sample_examples)(sample_i2v if suite == "i2v" else sample)
