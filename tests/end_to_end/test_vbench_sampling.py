@@ -1,4 +1,4 @@
-"""The clips of a benchmark on two processes, of which one is killed: what is missing is made by the next run."""
+"""A benchmark on two processes, of which one is killed: the next run makes the rest, which is scored and reported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROMPTS = ("a waterfall", "a red fox", "clouds in a blue sky", "a campfire")
 SMALL = ("-m", "nano", "--size", "96x96", "--frames", "5", "--steps", "2", "--device", "cpu", "--gpus", "2")
 
 
-def test_a_process_is_killed_and_the_rest_is_made(executable: Executable) -> None:
+def test_from_a_list_of_prompts_to_a_report(executable: Executable) -> None:
     folder = executable.folder
     (folder / "prompts.txt").write_text("\n".join(PROMPTS))
     executable("eval", "vbench", "plan", "--prompt-file", "prompts.txt", "--samples", "2", "-o", "plan.json")
@@ -42,3 +42,13 @@ def test_a_process_is_killed_and_the_rest_is_made(executable: Executable) -> Non
     assert [name for name in wanted if states[f"clips/{name}"] == "skipped"] == made
     assert [name for name in files_in(folder / "clips") if name.endswith(".mp4")] == wanted
     assert {name: (folder / "clips" / name).stat().st_mtime_ns for name in made} == before
+
+    executable("eval", "vbench", "score", "clips", "--mode", "custom", "--dimension", "temporal_flickering")
+    report = json.loads(executable("eval", "vbench", "report", "clips_scores", "--json").stdout)
+    (scored,) = report["dimensions"]
+    assert (scored["videos"], scored["prompts"], scored["samples_per_prompt"]) == (8, 4, {"2": 4})
+    assert 0.5 < scored["raw"] < 1
+    assert report["scores"]["reference"]["total"] is None
+    assert len(report["missing_dimensions"]) == 15
+    assert report["clips"]["shared"]["model"] == "nano"
+    assert len({clip["seed"] for clip in report["clips"]["clips"].values()}) == 8

@@ -121,7 +121,7 @@ def _dimension(suite: SuiteName, name: str, result: DimensionResult) -> dict[str
     row = RANGES[suite][name]
     is_custom = result.scored_by.get("mode") == "custom"
     groups = {way: next((group for group, names in GROUPS[suite][way].items() if name in names), None) for way in WAYS}
-    per_prompt = Counter(len(entry.get("video_list", ())) for entry in result.entries or () if entry.get("video_list"))
+    samples = result.samples
     return {
         "dimension": name,
         "raw": result.value,
@@ -131,9 +131,9 @@ def _dimension(suite: SuiteName, name: str, result: DimensionResult) -> dict[str
         "videos": len(result.videos),
         "expected_videos": None if is_custom else SAMPLES * row.prompts,
         "scored_videos": len(result.details),
-        "prompts": result.prompts,
+        "prompts": None if samples is None else len(samples),
         "expected_prompts": None if is_custom else row.prompts,
-        "samples_per_prompt": {str(samples): count for samples, count in sorted(per_prompt.items())},
+        "samples_per_prompt": {str(clips): count for clips, count in sorted(Counter((samples or {}).values()).items())},
         "missing_videos": result.missing,
         "file": result.file,
         "scored_by": dict(result.scored_by) or None,

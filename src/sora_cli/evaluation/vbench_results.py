@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,9 +45,14 @@ class DimensionResult:
         return list(dict.fromkeys(video for entry in self.entries for video in entry.get("video_list", ())))
 
     @property
-    def prompts(self) -> int | None:
-        """How many prompts have a clip; None where that was not kept."""
-        return None if self.entries is None else sum(1 for entry in self.entries if entry.get("video_list"))
+    def samples(self) -> Counter[str] | None:
+        """The clips of each prompt that has any; None where that was not kept."""
+        if self.entries is None:
+            return None
+        found: Counter[str] = Counter()
+        for entry in self.entries:
+            found[entry["prompt_en"]] += len(entry.get("video_list", ()))
+        return +found
 
     @property
     def missing(self) -> list[str]:
