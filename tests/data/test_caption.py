@@ -286,6 +286,28 @@ def test_a_question_that_is_never_answered(clips, ask):
     assert "no answer within 1 s" in reasons(clips)["red.png"]
 
 
+def test_the_same_command_asks_again_about_rows_that_failed(clips, ask):
+    seen: Counter = Counter()
+    is_mended = False
+
+    def answer(question):
+        seen[question.user] += 1
+        return question.user if is_mended or question.user == "[1]" else failure(503)
+
+    options = ("-O", "retries=0", "-O", "in_flight=1")
+    with serve(answer) as chat:
+        code, _, errors, rows = ask(chat, *many(clips, 3), *options, table="many.csv")
+        assert (code, [row["number"] for row in rows]) == (0, [1]), errors
+        assert "the same command with --overwrite tries the rows that failed again, and no others" in errors
+        is_mended = True
+        code, _, errors, rows = ask(chat, *many(clips, 3), *options, "--overwrite", table="many.csv")
+        assert (code, [row["number"] for row in rows]) == (0, [0, 1, 2]), errors
+    assert seen == {"[0]": 2, "[1]": 1, "[2]": 2}
+    assert "1 of 3 rows are done already" in errors
+    assert not (clips / "out.csv.work").exists()
+    assert not (clips / "out.bad.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("answer", "requests", "why"),
     [

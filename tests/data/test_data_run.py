@@ -72,6 +72,13 @@ def test_a_plan_is_done_once_and_mended(films, capfd):
     code, _, errors = run(capfd, films)
     assert errors.count("is done") == 3
 
+    code, _, errors = run(capfd, films, "--retry-failed")
+    assert code == 0, errors
+    assert "2 of 3 rows are done already" in errors
+    assert "broken.mp4" in errors
+    assert "`sora data run --retry-failed` tries the rows that failed again" in errors
+    assert "is done\n" not in errors  # what follows depends on the rows
+
     video(films / "films/c.mp4", 3)
     code, _, errors = run(capfd, films)
     assert code == 0, errors

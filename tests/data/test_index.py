@@ -62,7 +62,8 @@ def test_files_are_found_once_and_broken_ones_are_listed(media, tmp_path, capsys
     assert [os.path.basename(path) for path in bad["path"]] == ["cut.mp4", "empty.mp4", "words.jpg"]
     assert bad["error"].null_count() == 0
     assert "3 of 6 rows failed" in errors
-    assert not (tmp_path / "table.csv.work").exists()
+    # With --overwrite, only those that failed are looked into again.
+    assert (tmp_path / "table.csv.work/results.jsonl").read_text().count("\n") == 3
 
 
 def test_broken_files_can_be_kept(media, tmp_path, capsys):

@@ -127,6 +127,45 @@ def test_other_settings_are_another_run(work, tmp_path):
     assert open_results(output, other, restart=True).seen == set()
 
 
+def test_rows_that_failed_are_tried_again_by_the_next_run(work, tmp_path):
+    output = tmp_path / "out.csv"
+    paths = ["aa", "raise", "bbb", "reason"]
+    frame, results = run(paths, work, output)
+    assert results.end(keeps=False) == 2
+    assert sorted(results.seen) == sorted(int(key) for key in row_keys(frame, work.inputs)[[0, 2]])
+    before = len(calls(work))
+    _, results = run(paths, work, output)
+    assert set(calls(work)[before:]) == {"raise", "reason"}
+    before = len(calls(work))
+    _, results = run(paths, work, output)  # it has not come to its end: every row is tried once
+    assert len(calls(work)) == before
+    assert results.end(keeps=False) == 2
+    _, results = run(["aa", "bbb"], work, output)
+    assert results.end(keeps=False) == 0
+    assert not results.folder.exists()
+
+
+def test_what_a_log_of_other_settings_is(work, tmp_path):
+    output = tmp_path / "out.csv"
+    other = dataclasses.replace(work, options={**work.options, "threshold": 3})
+    _, results = run(["aa", "raise"], work, output)
+    with pytest.raises(UsageError, match=r"an unfinished run with other settings \(threshold\)"):
+        open_results(output, other, overwrite=True)
+    results.end(keeps=True)
+    with pytest.raises(UsageError, match=r"the results of a run with other settings \(threshold\)"):
+        open_results(output, other, overwrite=True)
+    assert len(open_results(output, work).seen) == 1
+    # It went on, and is unfinished until it ends.
+    with pytest.raises(UsageError, match="an unfinished run"):
+        open_results(output, other)
+    # It is there only for rows that failed: what it has is in the output, which is to be replaced.
+    _, results = run(["aa", "raise"], work, output)
+    results.end(keeps=False)
+    with pytest.raises(UsageError, match="the results of a run"):
+        open_results(output, other)
+    assert open_results(output, other, overwrite=True).seen == set()
+
+
 def test_what_nobody_can_do_ends_the_run(work, tmp_path):
     import dataclasses
 

@@ -22,6 +22,8 @@ from sora_cli.console import get_console
 from sora_cli.errors import SoraError, UsageError, did_you_mean
 from sora_cli.presets import find_preset
 
+from .run import bad_path
+
 TABLES, RESULT = "tables", "clips.csv"
 #: Steps that write files, and the folders for them.
 FILES = {"cut": "clips", "interpolate": "interpolated"}
@@ -119,17 +121,18 @@ def make_steps(document: Document, sources: Sequence[str], folder: Path, shared:
     return steps
 
 
-def run_plan(steps: Sequence[Step], folder: Path) -> Path:
+def run_plan(steps: Sequence[Step], folder: Path, *, retry_failed: bool = False) -> Path:
     """Run what is not done, one command after the other, and write the last table as `clips.csv`; its path.
 
-    A step whose own run was interrupted goes on. Raises SoraError when a step fails; what was done stays.
+    A step whose own run was interrupted goes on. retry_failed: steps in which rows failed are not done. Raises
+    SoraError when a step fails; what was done stays.
     """
     console = get_console()
     (folder / TABLES).mkdir(parents=True, exist_ok=True)
     is_same = True
     for step in steps:
         title = f"step {step.number} of {len(steps)}: {step.name}"
-        is_same = is_same and step.is_done
+        is_same = is_same and step.is_done and not (retry_failed and bad_path(step.table).exists())
         if is_same:
             console.note(f"{title} is done")
             continue

@@ -118,7 +118,13 @@ def run_step(
         console.note(f"dry run: {verb} {frame.height} rows; would write {output}")
         console.table(frame.head(20).to_dicts(), frame.columns, title=f"the first of {frame.height} rows")
         return
-    results = open_results(output, work, restart=options.restart, restart_changed=options.restart_changed)
+    results = open_results(
+        output,
+        work,
+        restart=options.restart,
+        restart_changed=options.restart_changed,
+        overwrite=options.overwrite,
+    )
     said: Mapping[str, Any] = {}
     try:
         do_work(frame, work, engine or options.make_engine(frame.height), results, verb=verb)
@@ -133,9 +139,10 @@ def run_step(
     else:
         listed.unlink(missing_ok=True)  # of an earlier run
     if frame.height and failed.height == frame.height:
+        again = results.end(keeps=options.keep_log)
         raise SoraError(
             f"none of the {frame.height} rows succeeded, so {output} is not written",
-            hint="once the cause is mended, --restart tries them again",
+            hint="once the cause is mended, the same command tries them again" if again else None,
         )
     if not gives_rows and bad == "drop":
         made = made.filter(made[REASON].is_null())
@@ -143,8 +150,9 @@ def run_step(
     if finish is not None:
         made = finish(made)
     write_table(made, output, overwrite=options.overwrite)
-    if not options.keep_log:
-        results.remove()
+    if results.end(keeps=options.keep_log):
+        how = "`sora data run --retry-failed`" if options.restart_changed else "the same command with --overwrite"
+        console.note(f"{how} tries the rows that failed again, and no others")
     record = {"path": str(output), "rows": made.height, "from_rows": frame.height, "bad": failed.height, **said}
     console.result(output, {**record, "bad_rows": str(listed)} if failed.height else record)
 

@@ -2,7 +2,8 @@
 
 Results are lines of a log in a folder beside the output: the key of a row, which is a hash of the columns that the work
 reads, and what was made of it. A row is done when the log has its key. So nothing is done or counted twice, rows that
-were added or changed between runs are found, and rows that are equal in these columns share one result.
+were added or changed between runs are found, and rows that are equal in these columns share one result. When all rows
+are done, those that failed are taken out of the log: the next run tries them again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LOG, SETTINGS = "results.jsonl", "settings.json"
+#: In the settings of a log whose run came to its end: whether the log is there because somebody wants to keep it.
+IS_KEPT = "is_kept"
 KEY, REASON, ROWS = "__key", "__reason", "__rows"
 #: Reasons shown on stderr while a run goes on; all of them are in the file beside the output.
 MOST_SHOWN = 5
@@ -119,9 +122,38 @@ class Results:
         found = pl.read_ndjson(path, schema=schema) if is_there else pl.DataFrame(schema=schema)
         return found.unique("key", keep="last", maintain_order=True).rename({"key": KEY, "reason": REASON})
 
-    def remove(self) -> None:
-        """Throw the log away, when the output is whole."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def end(self, *, keeps: bool) -> int:
+        """All rows are done: how many of them the next run tries again, as they failed.
+
+        The log is thrown away, unless there are such rows or it is to be kept.
+        """
+        try:
+            failed = self._forget_failed()
+            if keeps or failed:
+                path = self.folder / SETTINGS
+                _write_whole(path, json.dumps({**json.loads(path.read_text(encoding="utf-8")), IS_KEPT: keeps}))
+        except OSError as error:
+            raise write_failed(self.folder, error) from error
+        if not keeps and not failed:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        return failed
+
+    def _forget_failed(self) -> int:
+        log = self.folder / LOG
+        if not log.exists():
+            return 0
+        failed: set[int] = set()
+        partial = log.with_name(f"{LOG}.tmp")
+        with log.open(encoding="utf-8") as file, partial.open("w", encoding="utf-8") as kept:
+            for line in file:
+                outcome = json.loads(line)
+                if outcome["reason"] is None:
+                    kept.write(line)
+                else:
+                    failed.add(outcome["key"])
+        partial.replace(log)
+        self.seen -= failed
+        return len(failed)
 
 
 def work_folder(output: Path) -> Path:
@@ -129,10 +161,13 @@ def work_folder(output: Path) -> Path:
     return output.with_name(f"{output.name}.work")
 
 
-def open_results(output: Path, work: Work, *, restart: bool = False, restart_changed: bool = False) -> Results:
+def open_results(
+    output: Path, work: Work, *, restart: bool = False, restart_changed: bool = False, overwrite: bool = False
+) -> Results:
     """The log of an output, empty or with what an earlier run did.
 
-    restart: throw away what there is; restart_changed: where it is of other work, for which UsageError is raised else.
+    restart: throw away what there is. A log of other work is thrown away with restart_changed, and with overwrite when
+    all that it has is in the output that is replaced; UsageError is raised else.
     """
     folder = work_folder(output)
     if restart:
@@ -140,29 +175,37 @@ def open_results(output: Path, work: Work, *, restart: bool = False, restart_cha
     options = work.options if work.settings is None else work.settings
     settings = {"work": work.name, "options": json.loads(json.dumps(dict(options)))}
     path = folder / SETTINGS
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if before != settings and restart_changed:
+    before: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    is_kept = None if before is None else before.pop(IS_KEPT, None)
+    if before is not None and before != settings:
+        if restart_changed or (overwrite and is_kept is False):
             return open_results(output, work, restart=True)
-        if before != settings:
-            changed = [
-                name
-                for name in {**before.get("options", {}), **settings["options"]}
-                if before.get("options", {}).get(name) != settings["options"].get(name)
-            ]
-            raise UsageError(
-                f"{folder} holds an unfinished run with other settings ({', '.join(changed) or 'of other work'})",
-                hint="give the settings of before to go on, or --restart to throw it away",
-            )
-        return Results(folder, _seen(folder / LOG))
+        raise _other_settings(folder, before, settings, is_unfinished=is_kept is None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{SETTINGS}.tmp")
-        temporary.write_text(json.dumps(settings), encoding="utf-8")
-        temporary.replace(path)
+        if before is None or is_kept is not None:
+            _write_whole(path, json.dumps(settings))
     except OSError as error:
         raise write_failed(folder, error) from error
-    return Results(folder)
+    return Results(folder, _seen(folder / LOG))
+
+
+def _other_settings(
+    folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any], *, is_unfinished: bool
+) -> UsageError:
+    old, new = before.get("options", {}), settings["options"]
+    changed = ", ".join(name for name in {**old, **new} if old.get(name) != new.get(name)) or "of other work"
+    if is_unfinished:
+        hint = "give the settings of before to go on, or --restart to throw it away"
+        return UsageError(f"{folder} holds an unfinished run with other settings ({changed})", hint=hint)
+    hint = "give another --output to keep them, or --restart to throw them away"
+    return UsageError(f"{folder} holds the results of a run with other settings ({changed})", hint=hint)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def do_work(frame: pl.DataFrame, work: Work, engine: Engine, results: Results, *, verb: str) -> None:

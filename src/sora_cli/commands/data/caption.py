@@ -65,7 +65,8 @@ def caption(
     The captioner openai asks any service of that protocol, which OPENAI_BASE_URL and OPENAI_API_KEY name; transformers
     runs a model here, one process per GPU. `sora plugins show openai` lists the options of one. Rows without a usable
     answer are left out and listed with the reason beside the output. An interrupted run goes on with the same command,
-    asks nothing twice, and may change captions in other ways, which is done in the end.
+    asks nothing twice, and may change captions in other ways, which is done in the end. After the end the same command
+    with --overwrite asks again about rows that failed, and no others.
     """
     from sora_cli.console import command_output
 

@@ -34,6 +34,12 @@ def run(
     ] = None,
     engine: d.Engine = "local",
     address: d.Address = None,
+    retry_failed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failed", help="also do the rows that failed in steps that are done", rich_help_panel="Run"
+        ),
+    ] = False,
     dry_run: d.DryRun = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -68,5 +74,5 @@ def run(
             ]
             console.table(rows, ["step", "state", "command"])
             return
-        made = run_plan(steps, folder)
+        made = run_plan(steps, folder, retry_failed=retry_failed)
         console.result(made, {"path": str(made), "steps": [step.name for step in steps]})
