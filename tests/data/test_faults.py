@@ -195,6 +195,22 @@ def test_a_killed_run_goes_on_and_equals_a_whole_one(originals, tmp_path, capfd)
     assert output.read_text().replace(str(broken), str(whole)) == (tmp_path / "whole.csv").read_text()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_filter_waits_for_no_file_that_hangs(originals, tmp_path, capfd):
+    shutil.copy2(originals[0], tmp_path / "a.mp4")
+    os.mkfifo(tmp_path / "b.mp4")  # whoever opens it waits for ever
+    (tmp_path / "t.csv").write_text("path\na.mp4\nb.mp4\nnone.mp4\n")
+    limit = ("--time-limit", "1", "--workers", "2")
+    arguments = ("filter", str(tmp_path / "t.csv"), "-o", str(tmp_path / "all.csv"), "--info")
+    code = main(["data", *arguments, *limit])
+    errors = capfd.readouterr().err
+    assert code == 0, errors
+    assert "b.mp4: it took longer than 1 s; it counts as broken" in errors
+    found = pl.read_csv(tmp_path / "all.csv")
+    assert found["num_frames"].to_list() == [36, 0, 0]
+    assert found["fps"].to_list() == [12.0, None, None]
+
+
 def test_a_worker_that_is_killed_costs_no_row(originals, tmp_path, capfd, monkeypatch):
     """Somebody kills the first process that looks into a file: the file is looked into again."""
     folder = tmp_path / "files"

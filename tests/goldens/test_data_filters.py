@@ -26,6 +26,8 @@ def is_same(found, wanted):
 def test_filter(case, sora, tmp_path, monkeypatch):
     if "--lang" in case["options"]:
         pytest.importorskip("py3langid", reason="needs the extra `data`")
+    if {"--info", "--video-info"} & set(case["options"]):
+        pytest.importorskip("pebble", reason="needs the extra `data`")
     folder = tmp_path / "goldens"
     shutil.copytree(goldens_dir() / "data_filters", folder)
     monkeypatch.chdir(folder)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sora_cli.console import get_console
 from sora_cli.errors import SoraError, UsageError
 
 from .addresses import is_address, object_exists, object_size
-from .probe import PROBED, probe
+from .index import probe_work
+from .probe import PROBED
 from .row_map import RowMap
 from .steps import SLOW_ROWS, Step
 
@@ -20,8 +23,8 @@ if TYPE_CHECKING:
 
     from .operations import FilterOptions
 
-#: Files to decode at a time; of fewer files than the second none goes to another process.
-FILES, FEW_FILES = 256, 4
+#: Files to decode at a time.
+FILES = 256
 
 
 def _places(batch: pl.DataFrame, options: FilterOptions) -> list[str | None]:
@@ -66,20 +69,19 @@ def probed(flag: str, options: FilterOptions, rows: RowMap, *, as_video: bool) -
     import polars as pl
 
     types = {name: pl.Float64 if name in ("aspect_ratio", "fps") else pl.Int64 for name in PROBED}
+    work = dataclasses.replace(probe_work(as_video=as_video, seconds=rows.seconds), name=flag)
+    # Of a file that hangs or ends a decoder.
+    nothing = {name: 0 if name in ("num_frames", "height", "width") else None for name in PROBED}
 
     def apply(batch: pl.DataFrame) -> pl.DataFrame:
-        found = rows(functools.partial(_facts, as_video), _places(batch, options), least=FEW_FILES)
-        columns = zip(*found, strict=True) if found else [[] for _ in PROBED]
-        return batch.with_columns(
-            pl.Series(name, values, types[name]) for name, values in zip(PROBED, columns, strict=True)
-        )
+        found = rows.of_files(work, [{"path": path or ""} for path in _places(batch, options)])
+        for made in found:
+            if not made.rows:
+                get_console().warn(f"{made.reason}; it counts as broken")
+        facts = [made.rows[0] if made.rows else nothing for made in found]
+        return batch.with_columns(pl.Series(name, [each[name] for each in facts], types[name]) for name in PROBED)
 
     return Step(flag, lambda: apply, needs=("path",), rows_at_once=FILES)
-
-
-def _facts(as_video: bool, path: str | None) -> tuple[Any, ...]:
-    found = probe(path or "", as_video=as_video)
-    return tuple(found[name] for name in PROBED)
 
 
 def _exists(path: str | None) -> bool:

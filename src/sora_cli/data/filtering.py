@@ -73,9 +73,11 @@ def run_filter(
     overwrite: bool = False,
     dry_run: bool = False,
     workers: int = 1,
+    seconds: float = 600.0,
 ) -> None:
     """Filter tables and print what was dropped. output: a table; reference_name: or the kind of one, csv or parquet,
-    that is named as the reference does it; dry_run: only count. Raises UsageError for outputs that exist or are inputs.
+    that is named as the reference does it; dry_run: only count; seconds: that a file may take. Raises UsageError for
+    outputs that exist or are inputs.
     """
     places = table_places(tables)
     outputs = [] if dry_run and not (output or reference_name) else _outputs(places, output, reference_name, options)
@@ -86,7 +88,7 @@ def run_filter(
     if options.root is None:
         options = replace(options, root=only_folder(places))
     console = get_console()
-    with RowMap(workers) as rows:
+    with RowMap(workers, seconds=seconds) as rows:
         steps = make_steps(options, rows)
         names = [*places, *outputs]
         only_csv = all(".csv" in Path(name).name.lower() for name in names)

@@ -56,10 +56,10 @@ def made_stamp(row: Row, *how: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def probe_work(*, fast: bool, seconds: float) -> Work:
-    """Look into each file. fast: only at what its header says; seconds: a file may take."""
-    target = f"{__name__}:make_probe"
-    return Work("index", target, {"fast": fast}, ("path", STAMP), PROBED, rows_at_once=4, seconds=seconds)
+def probe_work(*, seconds: float, fast: bool = False, as_video: bool = False) -> Work:
+    """Look into each file. seconds: a file may take; fast, as_video: see `probe.probe`."""
+    options = {"fast": fast, **({"as_video": True} if as_video else {})}
+    return Work("index", f"{__name__}:make_probe", options, ("path", STAMP), PROBED, rows_at_once=4, seconds=seconds)
 
 
 def make_probe(options: Mapping[str, Any], device: str) -> RowFunction:
@@ -67,7 +67,7 @@ def make_probe(options: Mapping[str, Any], device: str) -> RowFunction:
     from .probe import probe
 
     def look(row: Row) -> Made:
-        found = probe(row["path"], fast=options["fast"])
+        found = probe(row["path"], **options)
         return Made([{name: found[name] for name in PROBED}], found["error"])
 
     return lambda rows: [look(row) for row in rows]

@@ -1,4 +1,4 @@
-"""A function over many values in several processes; results do not depend on how many there are."""
+"""Functions over many values in several processes; results do not depend on how many there are."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import TypeVar
 
 from sora_cli.errors import SoraError
 
+from .local import Workers
+from .work import Job, Made, Row, Work
+
 Value = TypeVar("Value")
 Result = TypeVar("Result")
 #: Fewer values are not worth a process.
@@ -18,11 +21,12 @@ LEAST_VALUES = 2000
 
 
 class RowMap:
-    """Keeps its processes from call to call; to be used with `with`."""
+    """Keeps its processes from call to call; to be used with `with`. seconds: that a file may take."""
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    def __init__(self, workers: int, *, seconds: float = 600.0) -> None:
+        self.workers, self.seconds = workers, seconds
         self._pool: ProcessPoolExecutor | None = None
+        self._for_files: dict[str, Workers] = {}
 
     def __enter__(self) -> RowMap:
         return self
@@ -32,6 +36,8 @@ class RowMap:
     ) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+        for workers in self._for_files.values():
+            workers.__exit__(kind, error, trace)
 
     def __call__(
         self, function: Callable[[Value], Result], values: Sequence[Value], *, least: int = LEAST_VALUES
@@ -52,3 +58,16 @@ class RowMap:
             raise SoraError(
                 "a worker process was killed", hint="it may have run out of memory; try --workers 1"
             ) from error
+
+    def of_files(self, work: Work, rows: Sequence[Row]) -> list[Made]:
+        """What the work makes of each row, in order, by processes that a file may hang or end; see `local.Workers`.
+
+        Works are told apart by their names.
+        """
+        if work.name not in self._for_files:
+            self._for_files[work.name] = Workers(work, ("cpu",) * self.workers)
+        places = range(len(rows))
+        size = work.rows_at_once
+        jobs = (Job(places[start : start + size], rows[start : start + size]) for start in places[::size])
+        made = {key: made for outcomes in self._for_files[work.name].do(jobs) for key, made in outcomes}
+        return [made[place] for place in places]

@@ -78,7 +78,7 @@ def filter_(
     root: d.Root = None,
     info: Annotated[
         bool,
-        _option(FILES, "--info", "decode each file, however long it takes: num_frames, height, fps ...; 0 when broken"),
+        _option(FILES, "--info", "decode each file: num_frames, height, fps ...; 0 when broken"),
     ] = False,
     video_info: Annotated[
         bool, _option(FILES, "--video-info", "the same, pictures with the video decoder too")
@@ -164,6 +164,7 @@ def filter_(
         int | None, typer.Option("--shard", min=1, help="write so many tables", rich_help_panel=ROWS, metavar="N")
     ] = None,
     workers: d.Workers = None,
+    seconds: d.Seconds = 600.0,
     dry_run: d.DryRun = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -194,4 +195,5 @@ def filter_(
             overwrite=overwrite,
             dry_run=dry_run,
             workers=workers or available_cores(),
+            seconds=seconds,
         )
