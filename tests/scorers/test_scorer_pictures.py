@@ -370,3 +370,48 @@ def test_a_dark_scene_has_no_borders():
     frames[:, :20] = 0
     (scores,) = load({}, "cpu").score([ClipFrames(frames, np.zeros(3), 30, 24.0)])
     assert (scores["border"], scores["crop"]) == (0.0, "160:90:0:0")
+
+
+def coded(tmp_path, frames):
+    """Frames as they come out of a strong compression."""
+    import av
+
+    with av.open(str(tmp_path / "coded.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=24, options={"crf": "35"})
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    with av.open(str(tmp_path / "coded.mp4")) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize(("kind", "share"), [("still", 1.0), ("pan", 0.0), ("slides", 7 / 8), ("small", 0.0)])
+def test_static_clips(tmp_path, kind, share):
+    """Grain and compression are no change; a thing of a hundredth of the picture that moves is one."""
+    from sora_plugins.scorers.stillness import load
+
+    base = photo((240, 320))
+    random = np.random.default_rng(1)
+    frames = []
+    for number in range(72):
+        frame = np.roll(base, number, 1) if kind == "pan" else base.copy()
+        if kind == "slides" and number >= 40:
+            frame = base[::-1]
+        if kind == "small":
+            frame[100:124, 2 * number : 2 * number + 32] = 255
+        frames.append(np.clip(frame + random.normal(0, 4, frame.shape), 0, 255).astype(np.uint8))
+    frames = coded(tmp_path, frames)
+    scorer = load({}, CPU)
+    indices = scorer.frames(len(frames), 24.0)
+    clips = [ClipFrames(np.stack([frames[index] for index in indices]), np.zeros(9), len(frames), 24.0)]
+    assert scorer.score(clips) == [{"static": share}]
+
+
+def test_static_of_few_frames():
+    from sora_plugins.scorers.stillness import load
+
+    scorer = load({}, CPU)
+    assert scorer.frames(3, 24.0) == [0, 1, 2]
+    assert scorer.score([of(photo(), photo())]) == [{"static": 1.0}]
+    assert scorer.score([ClipFrames(photo()[None], np.zeros(1), 1, 0.0)])[0]["static"] is None

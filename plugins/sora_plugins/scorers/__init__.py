@@ -180,6 +180,13 @@ def sora_scorers() -> list[DataToolSpec]:
             texts=("crop",),
             value_range=(0, 1),
         ),
+        _spec(
+            "static",
+            "share of a clip in which nothing changes; 1 for stills, slide shows and frozen films",
+            "stillness:load",
+            "static",
+            value_range=(0, 1),
+        ),
         _spec("sharpness", "how sharp; low is blurred", "quality:load_sharpness", "sharpness"),
         _spec("brightness", "how bright, 0 to 1", "quality:load_brightness", "brightness", value_range=(0, 1)),
         _spec(
