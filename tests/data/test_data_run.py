@@ -152,3 +152,20 @@ def test_plans_of_ours_can_be_run(films):
             steps = make_steps(read_yaml(info.path), [str(films / "films")], films / "out", {"workers": 2})
             assert steps[0].name == "index"
             assert "--workers" in steps[0].arguments
+
+
+def test_clips_elsewhere(films, capfd):
+    pytest.importorskip("imagehash", reason="needs the extra data")
+    pytest.importorskip("fsspec", reason="needs the extra cloud")
+    store = f"file://{films / 'store'}"
+    code, _, errors = run(capfd, films, "--clips", store)
+    assert code == 0, errors
+    paths = pl.read_csv(films / "out/clips.csv")["path"].to_list()
+    assert paths == [f"{store}/clips/a_scene-0.mp4", f"{store}/clips/b_scene-0.mp4"]
+    assert (films / "store/clips/a_scene-0.mp4").is_file()
+    assert not (films / "out/clips").exists()
+    # In another place they are other files, so they are not there yet.
+    code, _, errors = run(capfd, films, "--clips", str(films / "third"))
+    assert code == 0, errors
+    assert errors.count("is done\n") == 1  # index
+    assert (films / "third/clips/b_scene-0.mp4").is_file()

@@ -119,7 +119,7 @@ def test_mutations_of_files_stop_no_run(originals, tmp_path, capfd):
     assert code == 0, errors
     clips = pl.read_parquet(tmp_path / "c.parquet")
     assert all(os.path.getsize(path) for path in clips["path"])
-    assert not [name for name in os.listdir(tmp_path / "c") if name.endswith(".partial")]
+    assert not [name for name in os.listdir(tmp_path / "c") if ".partial" in name]
     code, made, errors = run(
         capfd,
         "score",
@@ -209,6 +209,37 @@ def test_filter_waits_for_no_file_that_hangs(originals, tmp_path, capfd):
     found = pl.read_csv(tmp_path / "all.csv")
     assert found["num_frames"].to_list() == [36, 0, 0]
     assert found["fps"].to_list() == [12.0, None, None]
+
+
+def test_no_half_written_clip_stays(originals, tmp_path, capfd, monkeypatch):
+    """Those of a run that was killed go at the next start, those of processes that are stopped at the end."""
+    from sora_cli.data import run as run_module
+
+    clips = tmp_path / "c"
+    clips.mkdir()
+    ours = [".h264_scene-7.partial.mp4", ".h264_scene-1-2.partial.mp4"]
+    others = [".other_scene-0.partial.mp4", "h264_scene-0.txt", ".h264.partial.mp4"]
+    for name in (*ours, *others):
+        (clips / name).touch()
+    (tmp_path / "t.csv").write_text(f"path\n{originals[1]}\n{originals[0]}\n")
+    assert "h264.mp4" in {path.name for path in originals[:2]}
+    arguments = ["cut", tmp_path / "t.csv", "--clips", clips, "-o", tmp_path / "c.csv", "--detector", "table"]
+    code, made, errors = run(capfd, *arguments, "--dry-run")
+    assert code == 0, errors
+    assert {path.name for path in clips.iterdir()} == {*ours, *others}
+
+    def stopped(*_, **__):
+        assert {path.name for path in clips.iterdir()} == set(others)
+        (clips / ours[0]).touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "run_step", stopped)
+        assert run(capfd, *arguments)[0] == 130
+    assert {path.name for path in clips.iterdir()} == set(others)
+    code, made, errors = run(capfd, *arguments)
+    assert (code, made["rows"]) == (0, 2), errors
+    assert {path.name for path in clips.iterdir()} == {*others, *(f"{path.stem}_scene-0.mp4" for path in originals[:2])}
 
 
 def test_a_worker_that_is_killed_costs_no_row(originals, tmp_path, capfd, monkeypatch):

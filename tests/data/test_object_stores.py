@@ -55,6 +55,60 @@ def test_steps_work_on_addresses(store, tmp_path, capsys):
     assert not list((tmp_path / "temporary").iterdir())
 
 
+def test_clips_are_written_to_a_store(store, tmp_path, capsys):
+    clips = f"file://{tmp_path / 'out'}"
+    run(capsys, "index", store, "-o", tmp_path / "v.csv")
+    arguments = ["cut", tmp_path / "v.csv", "--detector", "table", "--clips", f"{clips}/", "-o", tmp_path / "c.csv"]
+    assert run(capsys, *arguments)["rows"] == 2
+    table = pl.read_csv(tmp_path / "c.csv")
+    assert table["path"].to_list() == [f"{clips}/a_scene-0.mp4", f"{clips}/deep/b_scene-0.mp4"]
+    assert table["relpath"].to_list() == ["a_scene-0.mp4", "deep/b_scene-0.mp4"]
+    # They are as those of a folder, and the next steps take them from there.
+    local = [*arguments[:-3], tmp_path / "here", "-o", tmp_path / "h.csv"]
+    run(capsys, *local)
+    assert (tmp_path / "out/deep/b_scene-0.mp4").read_bytes() == (tmp_path / "here/deep/b_scene-0.mp4").read_bytes()
+    run(capsys, "score", tmp_path / "c.csv", "-o", tmp_path / "s.csv", "--score", "brightness")
+    assert pl.read_csv(tmp_path / "s.csv")["brightness"].null_count() == 0
+    assert not list((tmp_path / "temporary").iterdir())
+
+    (tmp_path / "c.csv").unlink()
+    assert main(["data", *map(str, arguments)]) == 2
+    assert f"{clips}/a_scene-0.mp4 exists already" in capsys.readouterr().err
+    run(capsys, *arguments, "--overwrite")
+
+
+def test_smoother_videos_are_written_to_a_store(store, tmp_path, capsys):
+    pytest.importorskip("cv2", reason="needs the extra data")
+    run(capsys, "index", store, "-o", tmp_path / "v.csv")
+    clips = f"file://{tmp_path / 'out'}"
+    run(capsys, "interpolate", tmp_path / "v.csv", "--clips", clips, "-o", tmp_path / "c.csv")
+    table = pl.read_csv(tmp_path / "c.csv")
+    assert table["path"].to_list() == [f"{clips}/a.mp4", f"{clips}/deep/b.mp4"]
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == ["a.mp4", "b.mp4"]
+    arguments = ("interpolate", tmp_path / "v.csv", "--clips", store, "-o", tmp_path / "o.csv", "--overwrite")
+    assert main(["data", *map(str, arguments)]) == 2
+    assert f"{store}/a.mp4 is in the table, and would be overwritten" in capsys.readouterr().err
+
+
+def test_a_store_that_takes_nothing_costs_rows_their_reason(store, tmp_path, capsys):
+    run(capsys, "index", store, "-o", tmp_path / "v.csv")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/deep").write_text("a file where a folder is to be")
+    clips = f"file://{tmp_path / 'out'}"
+    arguments = ("--detector", "table", "--clips", clips, "-o", tmp_path / "c.csv")
+    made = run(capsys, "cut", tmp_path / "v.csv", *arguments)
+    assert (made["rows"], made["bad"]) == (1, 1)
+    assert f"{clips}/deep/b_scene-0.mp4 cannot be reached" in (tmp_path / "c.bad.csv").read_text()
+
+
+@pytest.mark.parametrize("address", ["https://x/clips", "memory://clips"])
+def test_where_clips_cannot_be_written(store, tmp_path, capsys, address):
+    (tmp_path / "v.csv").write_text(f"path\n{store}/a.mp4\n")
+    arguments = ("cut", tmp_path / "v.csv", "--clips", address, "-o", tmp_path / "c.csv")
+    assert main(["data", *map(str, arguments)]) == 2
+    assert address in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "address", ["http://127.0.0.1/a.mp4", "https://x/a.mp4", "ftp://x/a.mp4", "simplecache::s3://x/a.mp4"]
 )

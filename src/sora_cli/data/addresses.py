@@ -93,7 +93,18 @@ def check_store(address: str) -> None:
 
 def upload(source: Path, address: str) -> None:
     """Write a file as an object; stores show objects only once they are complete."""
-    _with_files(address, lambda files, path: files.put_file(str(source), path))
+
+    def put(files: Any, path: str) -> None:
+        if not getattr(files, "local_file", False):
+            files.put_file(str(source), path)
+            return
+        # The one for file:// makes no folders, and shows files while they are written.
+        partial = f"{path}.partial"
+        files.makedirs(os.path.dirname(path), exist_ok=True)
+        files.put_file(str(source), partial)
+        os.replace(partial, path)
+
+    _with_files(address, put)
 
 
 def _with_files(address: str, use: Callable[[Any, str], Result]) -> Result:

@@ -7,7 +7,6 @@ tolerance, so that a boundary that was rounded takes no frame of the scene befor
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 
 from sora_cli.errors import SoraError
 
+from .clip_folder import ClipFolder
 from .timestamps import Segment, scaled_size
 
 #: A gap between segments that is worth a jump instead of decoding.
@@ -52,27 +52,25 @@ class ClipFacts(NamedTuple):
     is_copy: bool
 
 
-def write_clips(source: str, wanted: Sequence[tuple[Segment, Path]], form: ClipFormat) -> list[ClipFacts | None]:
+def write_clips(
+    source: str, wanted: Sequence[tuple[Segment, str]], folder: ClipFolder, form: ClipFormat
+) -> list[ClipFacts | None]:
     """Write the segments of a video, in order of their start, each whole or not at all; None for one without frames.
 
-    Raises SoraError when the video cannot be read or a clip not be written. Clips that were there are replaced.
+    wanted: with the name of each in the folder. Raises SoraError when the video cannot be read or a clip not be
+    written. Clips that were there are replaced.
     """
     import av
 
     made: list[ClipFacts | None] = []
     try:
         with _Source(source) as video:
-            for segment, path in wanted:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                partial = path.with_name(f".{path.name}.partial")
-                try:
-                    facts = _copied(video, segment, partial, form) or _encoded(video, segment, partial, form)
-                    if facts is not None:
-                        os.replace(partial, path)
-                    made.append(facts)
-                finally:
-                    with contextlib.suppress(OSError):
-                        partial.unlink(missing_ok=True)
+            for segment, name in wanted:
+                with folder.new_file(name) as path:
+                    facts = _copied(video, segment, path, form) or _encoded(video, segment, path, form)
+                    if facts is None:
+                        path.unlink(missing_ok=True)
+                made.append(facts)
     except (av.error.FFmpegError, OSError) as error:
         raise SoraError(f"cannot cut it: {error}") from error
     return made

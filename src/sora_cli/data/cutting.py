@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +16,10 @@ from sora_cli.plugin.protocols import Cutter
 from sora_cli.plugin.specs import DataToolSpec
 
 from .addresses import at_hand
+from .clip_folder import ClipFolder
 from .clip_writer import ClipFormat, write_clips
 from .index import STAMP, made_stamp
-from .timestamps import Scene, SceneRules, Segment, clip_name, format_scenes, parse_scenes, segments
+from .timestamps import Scene, SceneRules, clip_name, file_name, format_scenes, parse_scenes, segments
 from .work import Made, Row, RowFunction, Work
 
 if TYPE_CHECKING:
@@ -49,18 +48,19 @@ CLIP_COLUMNS = {
 }
 #: Columns of a video that are not true of its clips.
 OF_THE_WHOLE = (TIMESTAMP, "codec", "rotation", "filesize")
-_FIRST = Segment(0, Fraction(0), None)
+#: What `Segment.name` adds, as a regular expression.
+SCENE_NAME = r"_scene-\d+(?:-\d+)?"
 
 
 @dataclasses.dataclass(frozen=True)
 class CutOptions:
     """How videos are cut. cutter: name of a scene detector, None to take the table's own scenes, or whole videos where
-    it has none; cutter_options: of it; clips: folder to write, None to find scenes only.
+    it has none; cutter_options: of it; clips: folder to write, here or in a store, None to find scenes only.
     """
 
     cutter: str | None
     cutter_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    clips: Path | None = None
+    clips: ClipFolder | None = None
     rules: SceneRules = dataclasses.field(default_factory=SceneRules)
     form: ClipFormat = dataclasses.field(default_factory=ClipFormat)
 
@@ -70,7 +70,7 @@ class CutOptions:
         cutter: str | None,
         options: Sequence[str],
         *,
-        clips: Path | None,
+        clips: str | None,
         rules: SceneRules,
         form: Mapping[str, Any],
     ) -> CutOptions:
@@ -93,7 +93,7 @@ class CutOptions:
             raise UsageError("there is nothing to do", hint="give a detector, or --clips to cut the table's scenes")
         if rules.min_seconds and rules.max_seconds and rules.min_seconds > rules.max_seconds:
             raise UsageError(f"--min-seconds {rules.min_seconds:g} is more than --max-seconds {rules.max_seconds:g}")
-        return cls(cutter, complete, clips.resolve() if clips else None, rules, ClipFormat(**form))
+        return cls(cutter, complete, ClipFolder.at(clips) if clips else None, rules, ClipFormat(**form))
 
 
 def detect_work(options: CutOptions, seconds: float) -> Work:
@@ -109,7 +109,7 @@ def cut_work(options: CutOptions, seconds: float) -> Work:
 
 def run_cut(frame: pl.DataFrame, options: CutOptions, step: StepOptions) -> None:
     """Cut the videos of a table, or find their scenes."""
-    from .run import check_files, run_step
+    from .run import check_files, removed_partials, run_step
 
     if options.clips is None:
         work = detect_work(options, step.seconds)
@@ -117,19 +117,24 @@ def run_cut(frame: pl.DataFrame, options: CutOptions, step: StepOptions) -> None
         return
     if options.cutter is None and TIMESTAMP not in frame.columns:
         get_console().note("the table has no column timestamp, so whole videos are written")
-    check_files(_clips_there(options.clips, check_names(frame)), frame, step)
+    stems = check_names(frame)
+    check_files(options.clips.files_like(stems, SCENE_NAME), frame, step)
     work = cut_work(options, step.seconds)
-    run_step(frame, work, step, verb="cutting", bad="drop", gives_rows=True, without=OF_THE_WHOLE)
+    with removed_partials(options.clips, stems, step, ending=SCENE_NAME):
+        run_step(frame, work, step, verb="cutting", bad="drop", gives_rows=True, without=OF_THE_WHOLE)
 
 
 def check_names(frame: pl.DataFrame) -> list[str]:
-    """The names of the first clips of all videos. Raises UsageError when clips of two videos would have one name."""
+    """The names of all videos' clips, without what `Segment.name` adds to each.
+
+    Raises UsageError when clips of two videos would have one name.
+    """
     names: dict[str, list[str]] = defaultdict(list)
-    first: list[str] = []
+    stems: list[str] = []
     columns = [name for name in ("path", "relpath") if name in frame.columns]
     for row in frame.select(columns).unique(maintain_order=True).iter_rows(named=True):
-        name = clip_name(row, _FIRST)
-        first.append(name)
+        name = file_name(row)
+        stems.append(name)
         names[name.lower()].append(row["path"])
     clash = next((paths for paths in names.values() if len(paths) > 1), None)
     if clash:
@@ -137,20 +142,7 @@ def check_names(frame: pl.DataFrame) -> list[str]:
             f"clips of {clash[0]} and of {clash[1]} would have one name",
             hint="`sora data index` writes the column relpath, which keeps their folders apart",
         )
-    return first
-
-
-def _clips_there(folder: Path, names: Sequence[str]) -> Iterator[Path]:
-    """Files in a folder of clips that may be overwritten. names: of the videos' first clips."""
-    stems: dict[Path, set[str]] = defaultdict(set)
-    for name in names:
-        path = folder / name
-        stems[path.parent].add(path.stem.removesuffix(_FIRST.name))
-    for parent, known in stems.items():
-        for path in sorted(parent.iterdir()) if parent.is_dir() else ():
-            found = re.fullmatch(r"(.*)_scene-\d+(?:-\d+)?\.mp4", path.name, re.DOTALL)
-            if found and found[1] in known:
-                yield path
+    return stems
 
 
 def make_detector(options: Mapping[str, Any], device: str) -> RowFunction:
@@ -163,7 +155,7 @@ def make_cutter(options: Mapping[str, Any], device: str) -> RowFunction:
     """`Work.target` of `cut_work`."""
     find = _finder(options, device) if options["cutter"] else None
     rules, form = SceneRules(**options["rules"]), ClipFormat(**options["form"])
-    folder = Path(options["clips"])
+    folder = ClipFolder(options["clips"])
 
     def cut(row: Row) -> Made:
         if find is not None:
@@ -175,16 +167,16 @@ def make_cutter(options: Mapping[str, Any], device: str) -> RowFunction:
             scenes = parsed
         else:
             scenes = None
-        wanted = [(segment, folder / clip_name(row, segment)) for segment in segments(scenes, rules)]
+        wanted = [(segment, clip_name(row, segment)) for segment in segments(scenes, rules)]
         with at_hand(row["path"]) as file:
-            made = write_clips(file, wanted, form)
+            made = write_clips(file, wanted, folder, form)
         name = row.get("id") or Path(row["path"]).stem
         return Made(
             [
                 {
-                    "path": str(path),
+                    "path": folder.path(relpath),
                     "id": f"{name}{segment.name}",
-                    "relpath": str(path.relative_to(folder)),
+                    "relpath": relpath,
                     "source": row["path"],
                     "source_id": name,
                     "scene": segment.index,
@@ -199,7 +191,7 @@ def make_cutter(options: Mapping[str, Any], device: str) -> RowFunction:
                     "copied": facts.is_copy,
                     STAMP: made_stamp(row, segment.start, segment.end, options["form"]),
                 }
-                for (segment, path), facts in zip(wanted, made, strict=True)
+                for (segment, relpath), facts in zip(wanted, made, strict=True)
                 if facts is not None
             ]
         )
@@ -233,4 +225,4 @@ def load_cutter(name: str, options: Mapping[str, Any], device: str) -> Cutter:
 
 
 def _json(options: CutOptions) -> dict[str, Any]:
-    return {**dataclasses.asdict(options), "clips": str(options.clips) if options.clips else None}
+    return {**dataclasses.asdict(options), "clips": options.clips.place if options.clips else None}

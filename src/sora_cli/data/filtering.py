@@ -21,6 +21,7 @@ from .tables import (
     batches_of,
     check_output,
     only_folder,
+    real_place,
     scan_tables,
     table_places,
     warn_of_relative,
@@ -83,7 +84,7 @@ def run_filter(
     outputs = [] if dry_run and not (output or reference_name) else _outputs(places, output, reference_name, options)
     for path in outputs:
         check_output(path, overwrite=overwrite)
-    if reference_name and not {_real(path) for path in outputs}.isdisjoint(_real(place) for place in places):
+    if reference_name and not {real_place(path) for path in outputs}.isdisjoint(real_place(place) for place in places):
         raise UsageError(f"the reference's name for this is that of the input, {outputs[0]}", hint="give --output")
     if options.root is None:
         options = replace(options, root=only_folder(places))
@@ -134,10 +135,6 @@ def _outputs(places: Sequence[str], output: str | None, kind: str | None, option
     path = output or f"{reference_stem(places, options)}.{kind}"
     check_output(path, overwrite=True)
     return shard_names(path, options.shard) if options.shard else [path]
-
-
-def _real(place: str) -> str:
-    return place if is_address(place) else os.path.realpath(place)
 
 
 def _height(frame: pl.LazyFrame) -> int:

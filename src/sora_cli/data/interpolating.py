@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,9 @@ from sora_cli.plugin.manager import get_plugins
 from sora_cli.plugin.specs import InterpolatorSpec
 
 from .addresses import at_hand
+from .clip_folder import ClipFolder
 from .index import PROBED, STAMP, made_stamp
-from .run import StepOptions, check_files, run_step
+from .run import StepOptions, check_files, removed_partials, run_step
 from .timestamps import file_name
 from .work import Made, Row, RowFunction, Work
 
@@ -37,7 +37,7 @@ def run_interpolate(
     method: str,
     weights: Mapping[str, str],
     doublings: int,
-    clips: Path,
+    clips: str,
 ) -> None:
     """Write videos with new frames between theirs, and the table of them. Raises SoraError."""
     plugins = get_plugins()
@@ -50,19 +50,20 @@ def run_interpolate(
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if twice:
         raise UsageError(f"several videos would be written as {twice}", hint="`sora data index` writes column relpath")
-    check_files((path for name in names if os.path.lexists(path := clips / name)), frame, step)
+    folder = ClipFolder.at(clips)
+    check_files(folder.files_like(names), frame, step)
     settings = {
         "method": spec.name,
         "weights": dict(weights),
         "doublings": doublings,
-        "clips": str(clips.resolve()),
+        "clips": folder.place,
     }
     work = Work(
         "interpolate", f"{__name__}:make_worker", settings, ("path", STAMP, "relpath"), COLUMNS, 1, step.seconds
     )
-    run_step(
-        frame, work, step, verb="interpolating", bad="drop", gives_rows=True, without=("codec", "rotation", "filesize")
-    )
+    without = ("codec", "rotation", "filesize")
+    with removed_partials(folder, names, step):
+        run_step(frame, work, step, verb="interpolating", bad="drop", gives_rows=True, without=without)
 
 
 def _locate(spec: InterpolatorSpec, weights: Mapping[str, str]) -> dict[str, Any]:
@@ -79,22 +80,16 @@ def make_worker(settings: Mapping[str, Any], device: str) -> RowFunction:
     spec = plugins.get("interpolator", settings["method"])
     assert isinstance(spec, InterpolatorSpec)
     interpolator = plugins.load_target(spec)(_locate(spec, settings["weights"]), device)
-    folder, doublings = Path(settings["clips"]), settings["doublings"]
+    folder, doublings = ClipFolder(settings["clips"]), settings["doublings"]
 
     def work(row: Row) -> Made:
         from .probe import probe
 
-        path = folder / file_name(row)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".partial.{path.name}")
-        try:
-            with at_hand(row["path"]) as file:
-                count = interpolate_file(Path(file), partial, interpolator, doublings)
-            facts = probe(partial, fast=True)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        made = {"path": str(path), "relpath": str(path.relative_to(folder)), "interpolated_from": row["path"]}
+        name = file_name(row)
+        with at_hand(row["path"]) as file, folder.new_file(name) as path:
+            count = interpolate_file(Path(file), path, interpolator, doublings)
+            facts = probe(path, fast=True)
+        made = {"path": folder.path(name), "relpath": name, "interpolated_from": row["path"]}
         stamp = made_stamp(row, settings["method"], settings["weights"], doublings)
         return Made([{**made, **{name: facts[name] for name in FACTS}, "num_frames": count, STAMP: stamp}])
 

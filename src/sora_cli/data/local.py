@@ -7,6 +7,7 @@ import functools
 import importlib
 import multiprocessing
 import os
+import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
@@ -45,7 +46,10 @@ class Workers:
     def __init__(self, work: Work, devices: Sequence[str]) -> None:
         pool = _pool_class()
         threads = max(1, available_cores() // len(devices))
-        self.work, self.workers = work, [_Worker(pool, work, device, threads) for device in devices]
+        # Of processes that are stopped, so that they leave nothing behind.
+        self._temporary = tempfile.TemporaryDirectory(prefix="sora-", ignore_cleanup_errors=True)
+        settings = (work.target, dict(work.options), threads, self._temporary.name)
+        self.work, self.workers = work, [_Worker(pool, settings, device, work.seconds) for device in devices]
 
     def __enter__(self) -> Workers:
         return self
@@ -53,6 +57,7 @@ class Workers:
     def __exit__(self, *error: object) -> None:
         for worker in self.workers:
             worker.close()
+        self._temporary.cleanup()
 
     def do(self, jobs: Iterator[Job]) -> Iterator[Sequence[Outcome]]:
         """The outcomes of jobs as they come; see `work.Engine`."""
@@ -89,13 +94,13 @@ class _Failed(NamedTuple):
 class _Worker:
     """One process, replaced when it ends."""
 
-    def __init__(self, pool: Any, work: Work, device: str, threads: int) -> None:
+    def __init__(self, pool: Any, settings: tuple[Any, ...], device: str, seconds: float) -> None:
         # A forked copy of a process with threads, which polars has, may hang.
         context = multiprocessing.get_context("spawn")
-        settings = (work.target, dict(work.options), device, threads)
-        self.make = functools.partial(pool, max_workers=1, initializer=_settle, initargs=settings, context=context)
+        initargs = (device, *settings)
+        self.make = functools.partial(pool, max_workers=1, initializer=_settle, initargs=initargs, context=context)
         self.pool = self.make()
-        self.seconds = work.seconds
+        self.seconds = seconds
 
     def start(self, task: _Task) -> Any:
         if not self.pool.active:  # its process was ended by somebody between two tasks
@@ -170,8 +175,9 @@ def _name(row: Row) -> str:
 _function: RowFunction | _Failed
 
 
-def _settle(target: str, options: Mapping[str, Any], device: str, threads: int) -> None:
+def _settle(device: str, target: str, options: Mapping[str, Any], threads: int, temporary: str) -> None:
     global _function
+    tempfile.tempdir = temporary
     # Libraries that are imported from here on would start a thread for every core in every process.
     for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "POLARS_MAX_THREADS"):
         os.environ.setdefault(name, str(threads))

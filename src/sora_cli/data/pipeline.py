@@ -22,6 +22,7 @@ from sora_cli.console import get_console
 from sora_cli.errors import SoraError, UsageError, did_you_mean
 from sora_cli.presets import find_preset
 
+from .clip_folder import ClipFolder
 from .run import bad_path
 
 TABLES, RESULT = "tables", "clips.csv"
@@ -85,8 +86,11 @@ def read_plan(plan: str) -> Document:
     return read_yaml(path if path.suffix in (".yaml", ".yml") else find_preset("data", plan).path)
 
 
-def make_steps(document: Document, sources: Sequence[str], folder: Path, shared: Mapping[str, Any]) -> list[Step]:
-    """The steps of a plan. shared: options for every step that has them, None for those not given.
+def make_steps(
+    document: Document, sources: Sequence[str], folder: Path, shared: Mapping[str, Any], *, clips: str | None = None
+) -> list[Step]:
+    """The steps of a plan. shared: options for every step that has them, None for those not given; clips: folder or
+    address for files, None for the folder of the run.
 
     Raises UsageError that names all places of a plan that are wrong.
     """
@@ -95,6 +99,7 @@ def make_steps(document: Document, sources: Sequence[str], folder: Path, shared:
     if not isinstance(document.data, list) or not document.data:
         raise UsageError(f"{document.path}: a plan is a list of steps, for example `- index:`")
     commands, logging = _commands()
+    place = ClipFolder.at(clips) if clips else None
     steps: list[Step] = []
     problems: list[Problem] = []
     key = hashlib.sha256(json.dumps(_listing(sources)).encode()).hexdigest()
@@ -111,10 +116,11 @@ def make_steps(document: Document, sources: Sequence[str], folder: Path, shared:
         problems += [Problem(document.where(f"{number}.{name}.{option}"), text, hint) for option, text, hint in wrong]
         own = {name: value for name, value in shared.items() if value is not None and name not in options}
         extra, _ = _arguments(commands[name], {option: own[option] for option in own if option in commands[name]})
-        key = hashlib.sha256(json.dumps([key, name, arguments]).encode()).hexdigest()[:32]
+        files = ["--clips", (place or ClipFolder(str(folder))).path(FILES[name])] if name in FILES else []
+        made_by = [key, name, arguments, *(files if place else ())]
+        key = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:32]
         table = folder / TABLES / f"{number + 1:02}-{name}.parquet"
-        clips = ["--clips", str(folder / FILES[name])] if name in FILES else []
-        typed = (*before, *arguments, *extra, *clips)
+        typed = (*before, *arguments, *extra, *files)
         steps.append(Step(number + 1, name, typed, table, key, name in logging))
         before = [str(table)]
     raise_problems(problems)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,8 +13,9 @@ from sora_cli.console import get_console
 from sora_cli.errors import SoraError, UsageError
 
 from .addresses import check_store, is_address
+from .clip_folder import ClipFolder
 from .local import LocalEngine, available_cores
-from .tables import WRITTEN_SUFFIXES, check_output, scan_tables, table_places, write_table
+from .tables import WRITTEN_SUFFIXES, check_output, real_place, scan_tables, table_places, write_table
 from .work import REASON, Engine, Results, Work, added_columns, do_work, new_rows, open_results, work_folder
 
 if TYPE_CHECKING:
@@ -157,7 +159,22 @@ def run_step(
     console.result(output, {**record, "bad_rows": str(listed)} if failed.height else record)
 
 
-def check_files(there: Iterable[Path], frame: pl.DataFrame, options: StepOptions) -> None:
+@contextlib.contextmanager
+def removed_partials(
+    folder: ClipFolder, names: Sequence[str], options: StepOptions, *, ending: str = ""
+) -> Iterator[None]:
+    """Leave nothing half written in the folder; see `ClipFolder.remove_partials`."""
+    if options.dry_run:
+        yield
+        return
+    folder.remove_partials(names, ending)  # of a run that was killed
+    try:
+        yield
+    finally:
+        folder.remove_partials(names, ending)  # of processes that were stopped
+
+
+def check_files(there: Iterable[str], frame: pl.DataFrame, options: StepOptions) -> None:
     """Raise UsageError when files would be lost. there: those that a step may write and that exist.
 
     Videos of the table are never replaced; others are where the user wants it, or where they are of a run that goes on.
@@ -166,8 +183,8 @@ def check_files(there: Iterable[Path], frame: pl.DataFrame, options: StepOptions
     sources: set[str] | None = None
     for path in there:
         if sources is None:
-            sources = {os.path.realpath(source) for source in frame["path"]}
-        if os.path.realpath(path) in sources:
+            sources = {real_place(source) for source in frame["path"]}
+        if real_place(path) in sources:
             raise UsageError(f"{path} is in the table, and would be overwritten", hint="--clips names another folder")
         if not is_ours:
             raise UsageError(f"{path} exists already", hint="name another folder with --clips, or give --overwrite")

@@ -442,3 +442,8 @@ def _explained(files: Sequence[_File], numbers: Collection[str], error: Exceptio
             return SoraError(fault, hint="mend the line, or read the column under another name")
     names = ", ".join(file.name for file in files[:10])
     return SoraError(f"cannot read {names}: {str(error).splitlines()[0]}")
+
+
+def real_place(place: str) -> str:
+    """One name for a file that has several."""
+    return place if is_address(place) else os.path.realpath(place)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -27,8 +26,11 @@ def cut(
     tables: d.Tables,
     output: d.Output,
     clips: Annotated[
-        Path | None,
-        typer.Option(help="folder to write clips to; without it the table gets the scenes", metavar="FOLDER"),
+        str | None,
+        typer.Option(
+            help="folder, or address of one in a store, to write clips to; without it the table gets the scenes",
+            metavar="FOLDER",
+        ),
     ] = None,
     detector: Annotated[
         str,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +21,9 @@ def interpolate(
     ctx: typer.Context,
     tables: d.Tables,
     output: d.Output,
-    clips: Annotated[Path, typer.Option(help="folder to write videos to", metavar="FOLDER")],
+    clips: Annotated[
+        str, typer.Option(help="folder, or address of one in a store, to write videos to", metavar="FOLDER")
+    ],
     method: Annotated[
         str, typer.Option(help="how frames are made", metavar="NAME", autocompletion=complete.interpolators)
     ] = "flow",

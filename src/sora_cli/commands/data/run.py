@@ -24,6 +24,14 @@ def run(
         Path,
         typer.Option("-o", "--output", help="folder for clips and tables", metavar="FOLDER", rich_help_panel="Output"),
     ],
+    clips: Annotated[
+        str | None,
+        typer.Option(
+            help="folder, or address of one in a store, for clips  (default: that of --output)",
+            metavar="FOLDER",
+            rich_help_panel="Output",
+        ),
+    ] = None,
     plan: Annotated[
         str,
         typer.Option(help="steps: a YAML file, or a preset of `sora presets list --kind data`", metavar="NAME|FILE"),
@@ -62,7 +70,7 @@ def run(
             "address": address,
         }
         folder = output.resolve()
-        steps = make_steps(read_plan(plan), places, folder, shared)
+        steps = make_steps(read_plan(plan), places, folder, shared, clips=clips)
         if dry_run:
             rows = [
                 {
