@@ -9,12 +9,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from llava_tiny import END, WORDS, save_llama, save_llava
+from llava_tiny import END, WORDS, save_llama, save_llava, save_qwen_vl
 from media import picture
 
 from sora_cli.errors import SoraError, UsageError
 from sora_cli.plugin.protocols import CaptionQuestion
-from sora_plugins.captioners.local_model import Options, load
+from sora_plugins.captioners.local_model import LocalCaptioner, Options, load
 
 LENGTH = 12
 
@@ -82,6 +82,54 @@ def test_each_row_of_a_batch_is_answered_as_if_alone(llava):
     assert [answer.prompt_tokens for answer in answers] == [
         len("USER:  ASSISTANT:") + len(question.text) + 4 * len(question.frames) for question in questions
     ]
+
+
+def test_frames_are_a_video_where_the_processor_and_the_template_know_videos(llava):
+    """What is asked of the processor; those of transformers that know videos need torchvision."""
+    plain = captioner(llava)
+
+    class Processor:
+        tokenizer, video_processor, chat_template = plain.tokenizer, object(), "{% if c['type'] == 'video' %}"
+
+        def apply_chat_template(self, asked, **options):
+            self.asked, self.options = [turn["content"] for (turn,) in asked], options
+            raise KeyboardInterrupt
+
+    shown, still = frames(3), frames(1)
+    questions = [CaptionQuestion("clip", shown), CaptionQuestion("picture", still), CaptionQuestion("text")]
+    processor = Processor()
+    with pytest.raises(KeyboardInterrupt):
+        LocalCaptioner(plain.model, processor, plain.options)(questions)
+    (video, words), (picture_, _), (text,) = processor.asked
+    assert (video["type"], picture_["type"], text["type"]) == ("video", "image", "text")
+    assert (video["video"] == np.stack(shown)).all()
+    assert words["text"] == "clip"
+    assert processor.options["do_sample_frames"] is False
+    with pytest.raises(KeyboardInterrupt):
+        LocalCaptioner(plain.model, processor, plain.options)(questions[1:])
+    assert "do_sample_frames" not in processor.options
+    processor.chat_template = "{% if c['type'] == 'image' %}"
+    with pytest.raises(KeyboardInterrupt):
+        LocalCaptioner(plain.model, processor, plain.options)(questions)
+    assert [part["type"] for part in processor.asked[0]] == ["image", "image", "image", "text"]
+
+
+def test_a_model_that_sees_videos(tmp_path):
+    """Each row of a batch as if alone; a video is fewer tokens than its frames as pictures."""
+    pytest.importorskip("torchvision", reason="processors of transformers for videos need torchvision")
+    save_qwen_vl(tmp_path)
+    model = captioner(tmp_path)
+    questions = [
+        CaptionQuestion("what", frames(4)),
+        CaptionQuestion("a picture of what", frames(1, seed=1)),
+        CaptionQuestion("no picture"),
+        CaptionQuestion("and what is it that goes on in here", frames(3, seed=2)),
+    ]
+    answers = model(questions)
+    assert answers == [model([question])[0] for question in questions]
+    assert len({answer.text for answer in answers}) == 4
+    model.takes_videos = False
+    assert model(questions[:1])[0].prompt_tokens > 2 * answers[0].prompt_tokens
 
 
 def test_a_language_model_is_padded_on_the_left(llama):

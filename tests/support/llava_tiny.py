@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -53,6 +54,47 @@ def save_llava(folder: Path, *, template: str | None = TEMPLATE) -> None:
     ).save_pretrained(folder)
 
 
+def save_qwen_vl(folder: Path) -> None:
+    """A model that sees pictures and videos, whose processor needs torchvision; one token is a letter."""
+    from transformers import (
+        Qwen2VLConfig,
+        Qwen2VLForConditionalGeneration,
+        Qwen2VLImageProcessor,
+        Qwen2VLProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    torch.manual_seed(0)
+    words = [*WORDS, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    start, end, image, video = range(len(WORDS), len(words))
+    text = {
+        **_text_config().to_dict(),
+        "vocab_size": len(words),
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
+    }
+    vision = {"depth": 2, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": PATCH}
+    config = Qwen2VLConfig(
+        text_config={name: value for name, value in text.items() if name not in ("model_type", "architectures")},
+        vision_config=vision,
+        image_token_id=image,
+        video_token_id=video,
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+    )
+    _save(Qwen2VLForConditionalGeneration(config), folder)
+    size = {"shortest_edge": 4 * SIZE * SIZE, "longest_edge": 16 * SIZE * SIZE}
+    template = TEMPLATE.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>").replace(
+        "{% else %}{{ c['text'] }}",
+        "{% elif c['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>{% else %}{{ c['text'] }}",
+    )
+    Qwen2VLProcessor(
+        Qwen2VLImageProcessor(size=size, patch_size=PATCH),
+        _tokenizer(words, image_token="<|image_pad|>", video_token="<|video_pad|>"),
+        Qwen2VLVideoProcessor(size=size, patch_size=PATCH),
+        chat_template=template,
+    ).save_pretrained(folder)
+
+
 def save_llama(folder: Path) -> None:
     """A language model of the same kind."""
     torch.manual_seed(0)
@@ -83,8 +125,8 @@ def _text_config() -> LlamaConfig:
     )
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
-    letters = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
+def _tokenizer(words: Sequence[str] = WORDS, **extra: str) -> PreTrainedTokenizerFast:
+    letters = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
     letters.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     letters.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
@@ -93,5 +135,5 @@ def _tokenizer() -> PreTrainedTokenizerFast:
         bos_token="<s>",
         eos_token="</s>",
         unk_token="<unk>",
-        extra_special_tokens={"image_token": "<image>"},
+        extra_special_tokens={"image_token": "<image>", **extra},
     )

@@ -1,7 +1,7 @@
 """Vision-language models (LLaVA and its relatives, Qwen-VL ...) and language models that transformers runs here.
 
-Frames of a video are given as several pictures, which every such model takes: the processors of transformers for
-videos need torchvision.
+Frames of a video are given as a video to models whose processor and chat template know videos (transformers needs
+torchvision to load those), and as several pictures to others.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ class LocalCaptioner:
     def __init__(self, model: Any, processor: Any, options: Options) -> None:
         self.model, self.processor, self.options = model, processor, options
         self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.takes_videos = getattr(processor, "video_processor", None) is not None and (
+            "video" in str(processor.chat_template)
+        )
         # A decoder goes on behind the last token, so blanks must come first.
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token is None:
@@ -56,13 +59,17 @@ class LocalCaptioner:
         takes_pictures = self.processor is not self.tokenizer
         if not takes_pictures and any(question.frames for question in questions):
             raise SoraError(f"{self.options.model} sees no pictures", hint="choose a vision-language model")
+        asked = [self._conversation(question, takes_pictures=takes_pictures) for question in questions]
+        # The frames are chosen already.
+        own = {"do_sample_frames": False} if any(_has_video(conversation) for conversation in asked) else {}
         batch = self.processor.apply_chat_template(
-            [_conversation(question, takes_pictures=takes_pictures) for question in questions],
+            asked,
             add_generation_prompt=True,
             tokenize=True,
             padding=True,
             return_dict=True,
             return_tensors="pt",
+            **own,
         )
         batch = batch.to(self.model.device, self.model.dtype) if takes_pictures else batch.to(self.model.device)
         with torch.inference_mode():
@@ -74,8 +81,21 @@ class LocalCaptioner:
                 pad_token_id=self.tokenizer.pad_token_id,
             )
         start = batch["input_ids"].shape[1]
-        asked = batch["attention_mask"].sum(1).tolist()
-        return [self._answer(row, count) for row, count in zip(tokens[:, start:].tolist(), asked, strict=True)]
+        counts = batch["attention_mask"].sum(1).tolist()
+        return [self._answer(row, count) for row, count in zip(tokens[:, start:].tolist(), counts, strict=True)]
+
+    def _conversation(self, question: CaptionQuestion, *, takes_pictures: bool) -> list[dict[str, Any]]:
+        """In the form of chat templates; those of language models take plain text."""
+        if not takes_pictures:
+            return [{"role": "user", "content": question.text}]
+        import numpy as np
+        from PIL import Image
+
+        if self.takes_videos and len(question.frames) > 1:
+            shown = [{"type": "video", "video": np.stack(question.frames)}]
+        else:
+            shown = [{"type": "image", "image": Image.fromarray(frame)} for frame in question.frames]
+        return [{"role": "user", "content": [*shown, {"type": "text", "text": question.text}]}]
 
     def _answer(self, tokens: list[int], asked: int) -> CaptionAnswer:
         end = next((place for place, token in enumerate(tokens) if token in self.ends), None)
@@ -91,14 +111,8 @@ def _ends(model: Any, tokenizer: Any) -> set[int]:
     return {token for token in (*ends, tokenizer.eos_token_id) if token is not None}
 
 
-def _conversation(question: CaptionQuestion, *, takes_pictures: bool) -> list[dict[str, Any]]:
-    """In the form of chat templates; those of language models take plain text."""
-    if not takes_pictures:
-        return [{"role": "user", "content": question.text}]
-    from PIL import Image
-
-    shown = [{"type": "image", "image": Image.fromarray(frame)} for frame in question.frames]
-    return [{"role": "user", "content": [*shown, {"type": "text", "text": question.text}]}]
+def _has_video(conversation: Sequence[Mapping[str, Any]]) -> bool:
+    return any(part["type"] == "video" for turn in conversation for part in turn["content"] if isinstance(part, dict))
 
 
 def load(weights: Mapping[str, Any], device: Any, options: Options | None) -> Captioner:
