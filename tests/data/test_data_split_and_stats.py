@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import os
 import re
+from html.parser import HTMLParser
 
 import numpy as np
 import polars as pl
 import pytest
 from media import greys, picture, save_video
+from PIL import Image
 
 from sora_cli.data.splitting import source_of
 from sora_cli.training.buckets import BucketTable
@@ -191,6 +196,7 @@ def test_numbers_of_a_table(sora, scored):
 
 
 def test_report(sora, scored):
+    pytest.importorskip("pebble", reason="needs the extra data")
     finished = sora("data", "stats", "a.csv", "--html", "r.html", "-q")
     assert finished.code == 0, finished.err
     assert finished.out == "r.html\n"
@@ -203,6 +209,84 @@ def test_report(sora, scored):
     assert not re.search(r"(?:src|href)=.?(?:https?:|//)", text)
     assert sora("data", "stats", "a.csv", "--html", "r.html").code == 2
     assert (scored / "r.html").read_text() == text
+
+
+class Page(HTMLParser):
+    """What a browser makes of a page, where every element is closed in its place."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.addresses, self.words = [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "srcset", "data", "action")]
+        assert tag not in ("script", "link", "iframe", "object")
+        assert not [name for name, _ in attributes if name.startswith("on")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        assert tag == "path"  # in SVG, where it is allowed
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_a_report_of_odd_names_is_a_page_of_its_own(sora, tmp_path):
+    pytest.importorskip("pebble", reason="needs the extra data")
+    work = tmp_path / "work"
+    names = ['a"onerror="x.mp4', "b<script>&amp;.png", "c'd\n e\x01.png", "ü 漢 %41 #?.png", "-o.mp4", "&lt;.png"]
+    for name in names:
+        if name.endswith("mp4"):
+            save_video(work / name, greys(3))
+        else:
+            (work / name).write_bytes(picture("red"))
+    frame = pl.DataFrame(
+        {
+            "path": [*names, "http://127.0.0.1:9/x.png"],
+            "text": ["</style><script>alert(1)</script> dog"] * 7,
+            "num_frames": [3 if name.endswith("mp4") else 1 for name in names] + [1],
+            "a<b>es": [float(number) for number in range(7)],
+            "cmotion": ["<i>pan_left"] * 7,
+            "start": [float(number) for number in range(7)],
+        }
+    )
+    frame.write_parquet(work / "<b>&.parquet")
+    finished = sora("data", "stats", "<b>&.parquet", "--html", "r.html")
+    assert finished.code == 0, finished.err
+    page = Page((work / "r.html").read_text())
+    pictures = [address.removeprefix("data:image/jpeg;base64,") for address in page.addresses]
+    assert len(pictures) == 2 * len(names)
+    for data in pictures:
+        Image.open(io.BytesIO(base64.b64decode(data, validate=True))).load()
+    words = "".join(page.words)
+    for name in names:
+        assert " ".join(name.replace("\x01", " ").split()) in words
+    assert "highest a<b>es" in words
+    assert "highest start" not in words  # which says where a clip is, not how good
+    assert "<b>&.parquet" in words
+    assert words.count("1 of 7 clips cannot be read here") == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_report_waits_for_no_clip_that_hangs(tmp_path):
+    pytest.importorskip("pebble", reason="needs the extra data")
+    from sora_cli.data.report import write_report
+    from sora_cli.data.statistics import Statistics
+
+    os.mkfifo(tmp_path / "a.mp4")  # whoever opens it waits for ever
+    (tmp_path / "b.png").write_bytes(picture("red"))
+    found = Statistics()
+    found.best["aes"] = found.worst["aes"] = [(1.0, "a.mp4"), (2.0, "b.png")]
+    write_report(found, tmp_path / "r.html", title="t", root=tmp_path, seconds=1.0)
+    text = (tmp_path / "r.html").read_text()
+    assert (text.count("base64,"), text.count("1 of 2 clips cannot be read here")) == (2, 2)
 
 
 def test_statistics_of_an_empty_table(sora, tmp_path):

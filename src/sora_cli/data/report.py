@@ -7,14 +7,19 @@ import html
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sora_cli.files import write_text
+from sora_cli.text.chat import printable
 from sora_cli.video.media import is_image
 
+from .addresses import at_hand, check_store, is_address
+from .local import available_cores
+from .row_map import RowMap
 from .statistics import MOST_SHOWN, QUANTILES, Statistics, quantiles
+from .work import Made, Row, RowFunction, Work
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,8 +28,11 @@ if TYPE_CHECKING:
 BINS = 100
 #: Of a histogram, and the longer side of a clip's picture, in pixels.
 PLOT_WIDTH, PLOT_HEIGHT, PICTURE_SIDE = 300, 100, 160
+JPEG = "jpeg"
 STYLE = """
-body { font: 14px system-ui, sans-serif; margin: 2em auto; max-width: 1100px; color: #222; padding: 0 1em }
+:root { color-scheme: light }
+body { font: 14px system-ui, sans-serif; color: #222; background: #fff; margin: 2em auto; padding: 0 1em }
+body { max-width: 1100px }
 table { border-collapse: collapse; margin: .5em 0 } th, td { padding: .15em .7em; text-align: right }
 th:first-child, td:first-child { text-align: left } tr:nth-child(even) { background: #f4f4f4 }
 .plots, .clips { display: flex; flex-wrap: wrap; gap: 1em } figure { margin: 0 }
@@ -33,11 +41,13 @@ svg path { fill: #3b6ea5 } svg text { font-size: 10px; fill: #555 } .note { colo
 """
 
 
-def write_report(found: Statistics, path: Path, *, title: str, root: Path) -> None:
-    """Write the report; it appears whole or not at all. root: folder of relative paths.
+def write_report(found: Statistics, path: Path, *, title: str, root: Path, seconds: float = 60.0) -> None:
+    """Write the report; it appears whole or not at all. root: folder of relative paths; seconds: a clip may take.
 
     Raises SoraError when it cannot be written.
     """
+    names = {name for ends in (found.best, found.worst) for clips in ends.values() for _, name in clips}
+    pictures = _thumbnails(sorted(names), root, seconds)
     parts = [_overview(found)]
     for name, group in found.groups.items():
         columns = found.columns(name)
@@ -53,33 +63,51 @@ def write_report(found: Statistics, path: Path, *, title: str, root: Path) -> No
         parts.append(f"<h2>buckets</h2>{_table(['resolution', 'frames', 'aspect ratio', 'rows'], rows)}")
     for score in found.best:
         for heading, clips in (("highest", found.best[score]), ("lowest", found.worst[score])):
-            parts.append(f"<h2>{heading} {html.escape(score)}</h2>{_sheet(clips, root)}")
-    title = html.escape(title)
+            parts.append(f"<h2>{heading} {html.escape(score)}</h2>{_sheet(clips, pictures)}")
+    title = html.escape(printable(title))
     head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     text = f'<!doctype html>\n<html lang="en"><head>{head}</head><body><h1>{title}</h1>{"".join(parts)}</body></html>\n'
     write_text(path, text)
 
 
-def thumbnail(path: Path) -> bytes | None:
-    """A small JPEG of a picture, or of a frame in the middle of a video; None for files that cannot be read."""
-    try:
-        picture = _still(path) if is_image(path) else _middle_frame(path)
-        picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-        file = io.BytesIO()
-        picture.save(file, "JPEG", quality=80)
-    except Exception:  # decoders raise almost anything for damaged files
-        return None
+def _thumbnails(names: Sequence[str], root: Path, seconds: float) -> dict[str, bytes]:
+    """Pictures of the clips that can be read, made by processes that a file may hang or end."""
+    work = Work("report", f"{__name__}:make_thumbnails", {}, ("path",), {}, rows_at_once=1, seconds=seconds)
+    places = [{"path": name if is_address(name) else str(root / name)} for name in names]
+    with RowMap(max(1, min(available_cores(), len(names)))) as rows:
+        made = rows.of_files(work, places) if places else []
+    return {name: each.rows[0][JPEG] for name, each in zip(names, made, strict=True) if each.rows}
+
+
+def make_thumbnails(options: Mapping[str, Any], device: str) -> RowFunction:
+    """`Work.target` of the report's pictures."""
+
+    def make(row: Row) -> Made:
+        if is_address(row["path"]):
+            check_store(row["path"])
+        with at_hand(row["path"]) as file:
+            return Made([{JPEG: thumbnail(file)}])
+
+    return lambda rows: [make(row) for row in rows]
+
+
+def thumbnail(path: str) -> bytes:
+    """A small JPEG of a picture, or of a frame in the middle of a video."""
+    picture = _still(path) if is_image(path) else _middle_frame(path)
+    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=80)
     return file.getvalue()
 
 
-def _still(path: Path) -> Image.Image:
+def _still(path: str) -> Image.Image:
     from PIL import Image, ImageOps
 
     with Image.open(path) as picture:
         return ImageOps.exif_transpose(picture).convert("RGB")
 
 
-def _middle_frame(path: Path) -> Image.Image:
+def _middle_frame(path: str) -> Image.Image:
     """The key frame before the middle."""
     import av
 
@@ -142,15 +170,15 @@ def _bars(counts: Sequence[tuple[str, int]]) -> str:
     return f"<table>{rows}</table>"
 
 
-def _sheet(clips: Sequence[tuple[float, str]], root: Path) -> str:
+def _sheet(clips: Sequence[tuple[float, str]], pictures: Mapping[str, bytes]) -> str:
     figures, unreadable = [], 0
     for value, name in clips:
-        picture = thumbnail(root / name)
+        picture = pictures.get(name)
         if picture is None:
             unreadable += 1
             continue
         data = base64.b64encode(picture).decode()
-        caption = f"{value:.4g}<br>{html.escape(Path(name).name)}"
+        caption = f"{value:.4g}<br>{html.escape(printable(Path(name).name))}"
         source = f"data:image/jpeg;base64,{data}"
         figures.append(f'<figure><img src="{source}" alt=""><figcaption>{caption}</figcaption></figure>')
     note = f'<p class="note">{unreadable} of {len(clips)} clips cannot be read here</p>' if unreadable else ""

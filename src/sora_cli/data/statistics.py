@@ -44,7 +44,7 @@ NOT_NUMBERS = (
     "actions",
 )
 #: Numbers that say what a clip is like, not how good it is.
-NOT_SCORES = (*WHOLE, "aspect_ratio", "fps", "duration", "filesize", "point", "words")
+NOT_SCORES = (*WHOLE, "aspect_ratio", "fps", "duration", "filesize", "point", "words", "scene", "start", "rotation")
 #: Numbers that are worked out here.
 MADE = {"words", "duration"}
 #: Columns with tags, separated by commas.
