@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import tempfile
 
 import pytest
 
@@ -66,7 +67,9 @@ def test_results_are_in_the_order_of_the_table(work, tmp_path):
     assert KEY not in made.columns
 
 
-def test_bad_rows_have_reasons_and_stop_nobody(work, tmp_path, capsys):
+def test_bad_rows_have_reasons_and_stop_nobody(work, tmp_path, capsys, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     paths = ["aa", "raise", "bbb", "reason", "hang", "cccc", "die", "once", "ddddd"]
     frame, results = run(paths, work, tmp_path / "out.csv")
     made = {row["path"]: row for row in added_columns(frame, work, results).to_dicts()}
@@ -83,6 +86,7 @@ def test_bad_rows_have_reasons_and_stop_nobody(work, tmp_path, capsys):
     assert made["die"][REASON] == "die: the process ended (signal 9)"
     assert [row["length"] for row in made.values() if row[REASON]] == [None] * 4
     assert "hang: it took longer than 3 s" in capsys.readouterr().err
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_a_run_goes_on_where_it_stopped(work, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def _one(path, options):
     if path.startswith("reason"):
         return Made(reason="it is empty")
     if path.startswith("hang"):
+        Path(tempfile.mkdtemp(), "copy").touch()
         threading.Event().wait()
     if path.startswith("die"):
         os.kill(os.getpid(), signal.SIGKILL)
