@@ -14,7 +14,8 @@ from sora_cli.data.threads import ThreadEngine  # noqa: E402
 from sora_cli.data.work import Made, Work, do_work, open_results, row_keys  # noqa: E402
 from sora_cli.errors import StopError  # noqa: E402
 
-ROWS = 60
+#: More than threads can do while the main one waits for its turn.
+ROWS = 1000
 #: What the row function does in a test, by the number of the row.
 actions: dict[int, object] = {}
 called: list[int] = []
