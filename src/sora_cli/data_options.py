@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from sora_cli import complete
+from sora_cli.errors import UsageError
 
 from . import options as o
 
@@ -107,9 +109,13 @@ def of_every_step(
 
 
 def step_options(ctx: typer.Context) -> StepOptions:
-    """How a step runs, from the options of its command."""
+    """How a step runs, from the options of its command. Raises UsageError for an output in an object store."""
     from sora_cli.data.run import StepOptions
 
+    output = str(ctx.params["output"])
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", output):  # a Path has one slash of two
+        hint = "write it here, and copy it with `sora data filter TABLE -o ADDRESS`"
+        raise UsageError(f"{output}: this step keeps its results beside the table, so that is a file here", hint=hint)
     names = (
         "output",
         "workers",

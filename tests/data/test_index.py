@@ -66,6 +66,28 @@ def test_files_are_found_once_and_broken_ones_are_listed(media, tmp_path, capsys
     assert (tmp_path / "table.csv.work/results.jsonl").read_text().count("\n") == 3
 
 
+def test_rows_of_a_table_keep_their_columns(media, tmp_path, capsys):
+    table = tmp_path / "mine.csv"
+    rows = [f"{media}/a/clip.mp4,seven,9.5", f"{media}/still.png,,", f"{media}/b/Clip.mp4,x,", "gone.mp4,y,1"]
+    table.write_text("path,text,mine\n" + "\n".join(rows) + "\n")
+    code, made, errors = index(capsys, table, "-o", tmp_path / "out.csv")
+    assert (code, made[0]["rows"], made[0]["bad"]) == (0, 3, 1), errors
+    assert "gone.mp4" in (tmp_path / "out.bad.csv").read_text()
+    found = pl.read_csv(tmp_path / "out.csv")
+    assert found.select("text", "mine", "num_frames").rows() == [("seven", 9.5, 9), (None, None, 1), ("x", None, 5)]
+    assert len(set(found["id"])) == 3
+    # What it has of these columns already stays, and rows are as they were.
+    code, _, errors = index(capsys, tmp_path / "out.csv", "-o", tmp_path / "again.csv", "--kind", "video")
+    assert code == 0, errors
+    assert pl.read_csv(tmp_path / "again.csv").equals(found.filter(pl.col("num_frames") > 1).select(pl.all()))
+    # Files of folders come first.
+    code, made, errors = index(capsys, table, media / "b", "-o", tmp_path / "both.csv", "--no-probe")
+    assert code == 0, errors
+    both = pl.read_csv(tmp_path / "both.csv")
+    assert both.height > 4
+    assert both["mine"].to_list()[-4:] == [9.5, None, None, 1]
+
+
 def test_broken_files_can_be_kept(media, tmp_path, capsys):
     output = tmp_path / "table.parquet"
     code, made, _ = index(capsys, media, "-o", output, "--keep-bad", "--fast", "--workers", "1")

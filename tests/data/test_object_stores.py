@@ -77,6 +77,14 @@ def test_clips_are_written_to_a_store(store, tmp_path, capsys):
     run(capsys, *arguments, "--overwrite")
 
 
+def test_the_table_of_a_step_is_written_here(store, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "v.csv").write_text(f"path\n{store}/a.mp4\n")
+    assert main(["data", "score", "v.csv", "-o", "s3://bucket/s.csv", "--score", "brightness"]) == 2
+    assert "copy it with `sora data filter TABLE -o ADDRESS`" in capsys.readouterr().err
+    assert not (tmp_path / "s3:").exists()
+
+
 def test_smoother_videos_are_written_to_a_store(store, tmp_path, capsys):
     pytest.importorskip("cv2", reason="needs the extra data")
     run(capsys, "index", store, "-o", tmp_path / "v.csv")

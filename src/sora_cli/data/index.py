@@ -76,14 +76,20 @@ def make_probe(options: Mapping[str, Any], device: str) -> RowFunction:
 def find_files(places: Sequence[str], kind: str, *, split: str = "train", info: str | None = None) -> pl.DataFrame:
     """The table of files before anything is known of them: id, path (absolute), relpath, stamp, text if there is one.
 
-    places: folders, files and patterns, and folders of object stores. kind: one of `KINDS`. split: the part of a set
-    that has parts. info: a table that belongs to the set. Rows are sorted by path and no file is there twice. Raises
-    UsageError when a place does not exist or nothing is found.
+    places: folders, files and patterns, folders of object stores, and tables, whose rows come last, as they are, with
+    what they lack of these columns. kind: one of `KINDS`. split: the part of a set that has parts. info: a table that
+    belongs to the set. Other rows are sorted by path and no file is there twice. Raises UsageError when a place does
+    not exist or nothing is found.
     """
     import polars as pl
 
+    from .tables import is_table
+
     if kind not in KINDS:
         raise unknown_name("kind", kind, KINDS)
+    tables = [place for place in places if kind in WANTED and is_table(place)]
+    listed = _rows_of(tables, kind) if tables else pl.DataFrame()
+    places = [place for place in places if place not in tables]
     rows: dict[str, dict[str, Any]] = {}
     for place in places:
         if is_address(place):
@@ -96,15 +102,45 @@ def find_files(places: Sequence[str], kind: str, *, split: str = "train", info: 
             absolute = os.path.abspath(path)
             relpath = os.path.relpath(path, root)
             rows.setdefault(absolute, {"path": absolute, "relpath": relpath, STAMP: file_stamp(path), "text": text})
-    if not rows:
-        raise UsageError(f"there is nothing of kind {kind!r} in {', '.join(places)}")
+    if not rows and not listed.height:
+        raise UsageError(f"there is nothing of kind {kind!r} in {', '.join([*places, *tables])}")
     ordered = [rows[path] for path in sorted(rows)]
     names = unique_names([row["relpath"] for row in ordered])
     frame = pl.DataFrame(
         [{"id": name, **row} for name, row in zip(names, ordered, strict=True)],
         schema=dict.fromkeys(("id", "path", "relpath", STAMP, "text"), pl.String),
     )
-    return frame if frame["text"].is_not_null().any() else frame.drop("text")
+    frame = frame if frame["text"].is_not_null().any() else frame.drop("text")
+    return pl.concat([frame, listed], how="diagonal_relaxed") if listed.height else frame
+
+
+def _rows_of(tables: Sequence[str], kind: str) -> pl.DataFrame:
+    """The rows of tables, with id, relpath and stamp, which is missing where the file is."""
+    import polars as pl
+
+    from .run import open_rows
+
+    frame = open_rows(tables)
+    if kind != "all":
+        frame = frame.filter(
+            pl.Series([is_image(path) == (kind == "image") for path in frame["path"]], dtype=pl.Boolean)
+        )
+    paths = frame["path"].to_list()
+    here = [os.path.dirname(path) for path in paths if not is_address(path)]
+    folder = os.path.commonpath(here) if here else ""
+    relpaths = [path.partition("://")[2] if is_address(path) else os.path.relpath(path, folder) for path in paths]
+    before = frame[STAMP].to_list() if STAMP in frame.columns else [None] * len(paths)
+    stamps = [old if is_address(path) else _stamp_of(path) for path, old in zip(paths, before, strict=True)]
+    made = {"id": unique_names(relpaths), "relpath": relpaths}
+    lacking = [pl.Series(name, made[name], pl.String) for name in made if name not in frame.columns]
+    return frame.with_columns(*lacking, pl.Series(STAMP, stamps, pl.String))
+
+
+def _stamp_of(path: str) -> str | None:
+    try:
+        return file_stamp(path)
+    except OSError:
+        return None
 
 
 def unique_names(relpaths: Sequence[str]) -> list[str]:

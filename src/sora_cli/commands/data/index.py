@@ -12,6 +12,7 @@ from sora_cli import options as o
 EPILOG = o.examples(
     "sora data index videos/ -o videos.csv",
     "sora data index 'films/*.mkv' more/ -o videos.parquet --fast",
+    "sora data index clips.csv -o indexed.csv",
     "sora data index UCF-101/ -o ucf101.csv --kind ucf101 --split train",
 )
 
@@ -19,7 +20,9 @@ EPILOG = o.examples(
 @o.with_options_of(d.of_every_step, without=("root",))
 def index(
     ctx: typer.Context,
-    places: Annotated[list[str], typer.Argument(help="folders, files and patterns", metavar="PLACE...")],
+    places: Annotated[
+        list[str], typer.Argument(help="folders, files, patterns, and tables with a column path", metavar="PLACE...")
+    ],
     output: d.Output,
     kind: Annotated[
         str,
@@ -40,8 +43,8 @@ def index(
 ) -> None:
     """Write a table of videos and pictures: which there are, their frames, sizes and rates.
 
-    Files that cannot be read are left out and listed with the reason in a file beside the table. An interrupted run
-    goes on with the same command.
+    Rows of a table keep their other columns. Files that cannot be read are left out and listed with the reason in a
+    file beside the table. An interrupted run goes on with the same command.
     """
     from sora_cli.console import command_output
 
