@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from sora_cli.console import get_console
 from sora_cli.errors import SoraError, UsageError
+from sora_cli.files import write_text
 from sora_cli.video.io import write_failed
 
 if TYPE_CHECKING:
@@ -129,12 +130,12 @@ class Results:
         """
         try:
             failed = self._forget_failed()
-            if keeps or failed:
-                path = self.folder / SETTINGS
-                _write_whole(path, json.dumps({**json.loads(path.read_text(encoding="utf-8")), IS_KEPT: keeps}))
         except OSError as error:
             raise write_failed(self.folder, error) from error
-        if not keeps and not failed:
+        if keeps or failed:
+            path = self.folder / SETTINGS
+            write_text(path, json.dumps({**json.loads(path.read_text(encoding="utf-8")), IS_KEPT: keeps}))
+        else:
             shutil.rmtree(self.folder, ignore_errors=True)
         return failed
 
@@ -181,12 +182,8 @@ def open_results(
         if restart_changed or (overwrite and is_kept is False):
             return open_results(output, work, restart=True)
         raise _other_settings(folder, before, settings, is_unfinished=is_kept is None)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if before is None or is_kept is not None:
-            _write_whole(path, json.dumps(settings))
-    except OSError as error:
-        raise write_failed(folder, error) from error
+    if before is None or is_kept is not None:
+        write_text(path, json.dumps(settings))
     return Results(folder, _seen(folder / LOG))
 
 
@@ -200,12 +197,6 @@ def _other_settings(
         return UsageError(f"{folder} holds an unfinished run with other settings ({changed})", hint=hint)
     hint = "give another --output to keep them, or --restart to throw them away"
     return UsageError(f"{folder} holds the results of a run with other settings ({changed})", hint=hint)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def do_work(frame: pl.DataFrame, work: Work, engine: Engine, results: Results, *, verb: str) -> None:
