@@ -12,10 +12,11 @@ import pytest
 pl = pytest.importorskip("polars")
 pytest.importorskip("pebble")
 
-from sora_cli.data.local import LocalEngine, apply  # noqa: E402
+from sora_cli.data.local import LocalEngine, Workers, apply  # noqa: E402
 from sora_cli.data.work import (  # noqa: E402
     KEY,
     REASON,
+    Job,
     Made,
     Outcome,
     Work,
@@ -216,6 +217,16 @@ def test_numbers_that_are_not_finite_are_missing(work, tmp_path):
     assert json.loads((tmp_path / "out.csv.work" / "results.jsonl").read_text())["rows"] == [
         {"length": 1, "half": None}
     ]
+
+
+def test_no_process_starts_after_the_end(work):
+    workers = Workers(work, ("cpu",))
+    with workers:
+        done = workers.do(iter([Job([number], [{"path": str(number)}]) for number in range(9)]))
+        next(done)
+    with pytest.raises(SoraError, match="the run has ended"):
+        list(done)
+    assert not workers.workers[0].pool.active
 
 
 def test_a_full_disk_stops_the_run_and_is_no_reason_of_a_row():

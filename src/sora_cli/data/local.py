@@ -56,6 +56,8 @@ class Workers:
 
     def __exit__(self, *error: object) -> None:
         for worker in self.workers:
+            worker.is_ended = True
+        for worker in self.workers:
             worker.close()
         self._temporary.cleanup()
 
@@ -101,8 +103,11 @@ class _Worker:
         self.make = functools.partial(pool, max_workers=1, initializer=_settle, initargs=initargs, context=context)
         self.pool = self.make()
         self.seconds = seconds
+        self.is_ended = False
 
     def start(self, task: _Task) -> Any:
+        if self.is_ended:  # by another thread than the one that hands out tasks
+            raise SoraError("the run has ended")
         if not self.pool.active:  # its process was ended by somebody between two tasks
             self.close()
             self.pool = self.make()
