@@ -89,6 +89,11 @@ def metrics(incomplete: str) -> list[Value]:
     return _specs("metric")
 
 
+def measures(incomplete: str) -> list[Value]:
+    """Names of quality measures and of scores of clips."""
+    return [*_specs("metric"), *_specs("scorer")]
+
+
 def scoring_backends(incomplete: str) -> list[Value]:
     """Ways to score by VBench."""
     return _specs("scoring-backend")

@@ -40,6 +40,7 @@ BUILT_IN = (
     BuiltIn("Train", "vae", "Encode, decode, reconstruct, measure and train video autoencoders."),
     BuiltIn("Data", "data", "Turn raw videos into captioned, scored, filtered training clips."),
     BuiltIn("Measure", "eval", "Measure models and clips: loss, benchmarks, metrics, ratings."),
+    BuiltIn("Measure", "compare", "Compare clips with the first, in numbers, pictures and settings."),
     BuiltIn("Setup", "presets", "List and show presets: sizes, lengths, sampling defaults, launch tables."),
     BuiltIn("Setup", "plugins", "List and show models, schedulers and everything else that plugins add."),
     BuiltIn("Setup", "pull", "Download the weights of a model, for use without network."),

@@ -10,6 +10,7 @@ from checks import check_tensors, close
 from loader import cases, load_tensors, read
 from recipe import fill, lpips_weights
 
+from sora_cli.evaluation.measures import pooled_mean
 from sora_cli.video.comparison import fit, frame_numbers
 from sora_cli.video.latents import to_frames
 from sora_cli.video.statistics import Moments
@@ -59,11 +60,6 @@ def flow_network(recipe) -> PwcNet:
     return network
 
 
-def batched(values, batch_size):
-    """The number that the published tool prints: mean over videos within a batch, then over batches and frames."""
-    return torch.cat([batch.mean(dim=0) for batch in values.split(batch_size)]).mean()
-
-
 @pytest.mark.parametrize("case", cases(TOPIC, "psnr_ssim"))
 def test_pixels(case):
     expected = case["expected_scalars"]
@@ -78,7 +74,7 @@ def test_pixels(case):
     if "per_frame_std" in expected:
         close(case, values.std(dim=0, correction=0), expected["per_frame_std"], "deviation")
     for name, value in expected.get("final", {}).items():
-        close(case, batched(values, int(name.removeprefix("batch_size_"))), value, name)
+        close(case, pooled_mean(list(values), int(name.removeprefix("batch_size_"))), value, name)
 
 
 def constant(name):
@@ -115,7 +111,7 @@ def whole_measure(case, tensors):
     real, generated = videos(case, tensors)
     values = FrameMetric(network, CPU, overlap=1)(real, generated)
     close(case, values, case["expected_scalars"]["per_video_per_pair"], "values")
-    close(case, batched(values, len(values)), case["expected_scalars"]["final_all_in_one_batch"], "final")
+    close(case, pooled_mean(list(values), len(values)), case["expected_scalars"]["final_all_in_one_batch"], "final")
     with torch.inference_mode():
         flows = {}
         for name, video in (("flow_real", real), ("flow_gen", generated)):

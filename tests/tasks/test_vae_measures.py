@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sora_cli.errors import UsageError
+from sora_cli.evaluation.measures import Measure
 from sora_cli.plugin.specs import MetricSpec
 from sora_cli.tasks.codec import name_targets
 from sora_cli.tasks.vae_quality import Reconstructed, measure
@@ -31,7 +32,10 @@ def spec(name):
     return MetricSpec(name=name, summary="", target="", unit="", higher_is_better=False)
 
 
-METRICS = {"changes": (spec("changes"), Changes()), "differences": (spec("differences"), Differences())}
+METRICS = {
+    "changes": Measure(spec("changes"), Changes(), {}),
+    "differences": Measure(spec("differences"), Differences(), {}),
+}
 
 
 def pieces(lengths):

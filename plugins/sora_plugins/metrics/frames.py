@@ -12,43 +12,44 @@ PIXELS_AT_ONCE = 2**20
 
 
 class FrameMetric:
-    """A measure of neighbouring frames (protocols.Metric).
+    """A measure of neighbouring frames (protocols.Metric or SingleMetric).
 
-    compare: gives values (N,) of n = N + overlap frames (n, 3, H, W) of the original and of the video, in [0, 1],
-    on `device`. overlap: 0 for single frames, 1 for pairs.
+    compare: gives values (N,) of n = N + overlap frames (n, 3, H, W) in [0, 1] of each video, on `device`: the original
+    and the video, or the video alone. overlap: 0 for single frames, 1 for pairs.
     """
 
     def __init__(
-        self, compare: Callable[[Tensor, Tensor], Tensor], device: torch.device, *, overlap: int = 0, min_side: int = 1
+        self, compare: Callable[..., Tensor], device: torch.device, *, overlap: int = 0, min_side: int = 1
     ) -> None:
         self.compare, self.device, self.overlap, self.min_side = compare, device, overlap, min_side
 
     @torch.inference_mode()
-    def __call__(self, reference: Tensor, video: Tensor) -> Tensor:
+    def __call__(self, *videos: Tensor) -> Tensor:
         """Values (B, T - overlap), float64 on the CPU, of videos (B, C, T, H, W) in [0, 1]; C is 3, or 1 for grey.
 
         Raises ValueError for videos of two sizes, integers, another number of colours, or too small frames.
         """
-        self._check(reference, video)
-        rows = [self._values(*pair) for pair in zip(reference, video, strict=True)]
-        return torch.stack(rows) if rows else torch.empty(0, max(video.shape[2] - self.overlap, 0)).double()
+        self._check(*videos)
+        rows = [self._values(*each) for each in zip(*videos, strict=True)]
+        return torch.stack(rows) if rows else torch.empty(0, max(videos[0].shape[2] - self.overlap, 0)).double()
 
-    def _values(self, reference: Tensor, video: Tensor) -> Tensor:
-        num_frames, height, width = video.shape[1:]
+    def _values(self, *videos: Tensor) -> Tensor:
+        num_frames, height, width = videos[0].shape[1:]
         at_once = max(1, PIXELS_AT_ONCE // (height * width))
         values = [torch.empty(0, dtype=torch.float64)]
         for start in range(0, num_frames - self.overlap, at_once):
             end = start + at_once + self.overlap
-            pair = [one[:, start:end].to(self.device).transpose(0, 1).float() for one in (reference, video)]
-            values.append(self.compare(*pair).cpu().double())
+            parts = [one[:, start:end].to(self.device).transpose(0, 1).float() for one in videos]
+            values.append(self.compare(*parts).cpu().double())
         return torch.cat(values)
 
-    def _check(self, reference: Tensor, video: Tensor) -> None:
-        if reference.shape != video.shape:
-            raise ValueError(f"the video is {tuple(video.shape)} and its original {tuple(reference.shape)}")
+    def _check(self, *videos: Tensor) -> None:
+        video = videos[-1]
+        if videos[0].shape != video.shape:
+            raise ValueError(f"the video is {tuple(video.shape)} and its original {tuple(videos[0].shape)}")
         if video.dim() != 5 or video.shape[1] not in (1, 3):
             raise ValueError(f"videos are (B, 3, T, H, W) or (B, 1, T, H, W), not {tuple(video.shape)}")
-        if not (video.is_floating_point() and reference.is_floating_point()):
+        if not all(one.is_floating_point() for one in videos):
             raise ValueError("pixels are numbers in [0, 1], not integers")
         check_sides(video.shape[-2], video.shape[-1], self.min_side)
 

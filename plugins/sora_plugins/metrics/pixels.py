@@ -1,4 +1,4 @@
-"""Measures of the pixels themselves: PSNR and SSIM."""
+"""Measures of the pixels themselves: PSNR, SSIM and flicker."""
 
 from __future__ import annotations
 
@@ -29,6 +29,16 @@ def ssim(weights: Mapping[str, LocatedWeights], device: torch.device) -> FrameMe
     """Structural similarity in [-1, 1], 1 for equal frames; needs no weights."""
     # float64 throughout, which Apple's GPUs do not have.
     return FrameMetric(frame_ssim, torch.device("cpu") if device.type == "mps" else device, min_side=WINDOW)
+
+
+def flicker(weights: Mapping[str, LocatedWeights], device: torch.device) -> FrameMetric:
+    """Likeness of neighbouring frames in [0, 1], 1 for a still video, of the video alone; needs no weights."""
+    return FrameMetric(frame_likeness, device, overlap=1)
+
+
+def frame_likeness(frames: Tensor) -> Tensor:
+    """(N - 1,) of frames (N, C, H, W) in [0, 1]: 1 - the mean absolute difference to the next, as VBench has it."""
+    return 1 - (frames[1:] - frames[:-1]).abs().mean(dim=(1, 2, 3))
 
 
 def frame_psnr(reference: Tensor, frames: Tensor) -> Tensor:

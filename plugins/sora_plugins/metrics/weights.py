@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sora_cli.errors import SoraError
 from sora_cli.weights.load import Network, fill_network, read_tensors
 
 from .flolpips import FloLpips
 from .frames import FrameMetric
+from .i3d import I3D
+from .inception import CLASSES, Inception
 from .lpips import Lpips, ScalingLayer
 from .pwc import PwcNet
 from .trunks import ALEXNET, VGG16
@@ -75,6 +78,37 @@ def read_pwc(weights: LocatedWeights, device: torch.device) -> PwcNet:
         network = PwcNet()
     tensors = {name.replace("module", "net"): tensor for name, tensor in read_tensors(weights.files).items()}
     return _filled(network, tensors, weights, part="pwc", title="PWC-Net").to(device)
+
+
+def read_inception(weights: LocatedWeights, device: torch.device) -> Inception:
+    """Inception v3 of FID, frozen, on `device`. Raises SoraError for a file of something else, also torchvision's."""
+    tensors = read_tensors(weights.files)
+    if "fc.weight" in tensors and len(tensors["fc.weight"]) != CLASSES:
+        raise SoraError(
+            f"{weights.files[0]} holds another Inception than the one that FID is defined with",
+            hint="give pt_inception-2015-12-05-6726825d.pth with --metric-weights inception=FILE",
+        )
+    with torch.device("meta"):
+        network = Inception()
+    return _filled(network, _without(tensors, "fc.", "AuxLogits."), weights, part="inception", title="Inception").to(
+        device
+    )
+
+
+def read_i3d(weights: LocatedWeights, device: torch.device) -> I3D:
+    """I3D of FVD, frozen, on `device`. Raises SoraError for a file of something else."""
+    with torch.device("meta"):
+        network = I3D()
+    return _filled(network, _without(read_tensors(weights.files)), weights, part="i3d", title="I3D").to(device)
+
+
+def _without(tensors: Mapping[str, Tensor], *starts: str) -> dict[str, Tensor]:
+    """The tensors but those whose names start so, and without counts of batches, which training alone needs."""
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not name.startswith(starts) and not name.endswith("num_batches_tracked")
+    }
 
 
 def lpips_constants(part: str) -> dict[str, Tensor]:

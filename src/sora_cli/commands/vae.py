@@ -60,7 +60,7 @@ def encode(
     with command_output(json=as_json, quiet=quiet):
         from sora_cli.tasks.vae import encode as run
 
-        run(videos, output, _codec(ctx), store=store, overwrite=overwrite)
+        run(videos, output, codec_options(ctx), store=store, overwrite=overwrite)
 
 
 @app.command(
@@ -92,7 +92,7 @@ def decode(
     with command_output(json=as_json, quiet=quiet):
         from sora_cli.tasks.vae import decode as run
 
-        run(files, output, _codec(ctx), overwrite=overwrite)
+        run(files, output, codec_options(ctx), overwrite=overwrite)
 
 
 @app.command(
@@ -130,7 +130,7 @@ def reconstruct(
     with command_output(json=as_json, quiet=quiet):
         from sora_cli.tasks.vae_quality import reconstruct as run
 
-        run(videos, output, _codec(ctx), separate=separate, overwrite=overwrite)
+        run(videos, output, codec_options(ctx), separate=separate, overwrite=overwrite)
 
 
 EVALUATE_EXAMPLES = o.examples(
@@ -167,7 +167,7 @@ def evaluate(
     with command_output(json=as_json, quiet=quiet):
         from sora_cli.tasks.vae_quality import evaluate as run
 
-        run(videos, _codec(ctx), metrics=metrics or (), metric_weights=metric_weights or ())
+        run(videos, codec_options(ctx), metrics=metrics or (), metric_weights=metric_weights or ())
 
 
 @app.command(
@@ -198,7 +198,7 @@ def stats(
     with command_output(json=as_json, quiet=quiet):
         from sora_cli.tasks.vae_quality import statistics as run
 
-        run(videos, _codec(ctx))
+        run(videos, codec_options(ctx))
 
 
 @app.command(
@@ -298,7 +298,7 @@ def train(
         run(resolved, dry_run=dry_run)
 
 
-def _codec(ctx: typer.Context) -> CodecOptions:
+def codec_options(ctx: typer.Context) -> CodecOptions:
     """How clips are coded, from the options of a command."""
     from sora_cli.tasks.codec import CodecOptions
 

@@ -114,12 +114,7 @@ def run_score(frame: pl.DataFrame, chosen: Sequence[Chosen], step: StepOptions) 
         }
         for one in chosen
     ]
-    options = {
-        "scorers": [
-            {"name": one.spec.name, "options": dict(one.options), "weights": dict(one.weights)} for one in chosen
-        ],
-        "record": record,
-    }
+    options = {**scorer_options(chosen), "record": record}
     kinds = {name: "str" if name in one.spec.text_columns else "float" for one in chosen for name in one.columns}
     inputs = ("path", STAMP, *(("text",) if any(one.spec.reads_text for one in chosen) else ()))
     work = Work(
@@ -131,6 +126,15 @@ def run_score(frame: pl.DataFrame, chosen: Sequence[Chosen], step: StepOptions) 
         return made.drop(REASON) if made[REASON].null_count() == made.height else made
 
     run_step(frame, work, step, verb="scoring", bad="keep", finish=finish)
+
+
+def scorer_options(chosen: Sequence[Chosen]) -> dict[str, Any]:
+    """What `make_scorer` needs of them, as JSON knows it."""
+    return {
+        "scorers": [
+            {"name": one.spec.name, "options": dict(one.options), "weights": dict(one.weights)} for one in chosen
+        ]
+    }
 
 
 def _locate(one: Chosen) -> dict[str, Any]:

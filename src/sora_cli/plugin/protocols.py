@@ -121,6 +121,35 @@ class Metric(Protocol):
         ...
 
 
+class SingleMetric(Protocol):
+    """Looks at videos by themselves, piece by piece. overlap: as of `Metric`."""
+
+    overlap: int
+
+    def __call__(self, video: Tensor) -> Tensor:
+        """Values (B, T - overlap) of videos (B, 3, T, H, W) in [0, 1]. Raises ValueError for too small ones."""
+        ...
+
+
+class DistributionMetric(Protocol):
+    """Compares two sets of videos by features of all of them.
+
+    piece_frames: frames that one feature is made of, 1 for single frames; what is left over at the end of a video is
+    not looked at. wanted: features of each set below which the distance says little.
+    """
+
+    piece_frames: int
+    wanted: int
+
+    def features(self, video: Tensor) -> Tensor:
+        """Features (n, D) on the CPU of n pieces of a video (1, 3, n * piece_frames, H, W) in [0, 1]."""
+        ...
+
+    def distance(self, reference: Tensor, videos: Tensor) -> float:
+        """How far two sets of features (N, D) and (M, D) are from each other. Raises ValueError for too few."""
+        ...
+
+
 class ScoringSettings(NamedTuple):
     """What a scoring back end is loaded with.
 

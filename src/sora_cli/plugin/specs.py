@@ -315,14 +315,17 @@ class InterpolatorSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec(Spec):
-    """A quality measure of videos beside the originals, for `sora eval` and `sora vae eval`.
+    """A quality measure of videos, for `sora eval`, `sora compare` and `sora vae eval`.
 
-    target: `load(weights: Mapping[str, LocatedWeights], device) -> Metric` (protocols).
+    target: `load(weights: Mapping[str, LocatedWeights], device) -> Metric`, or what `subject` says (protocols).
     """
 
     target: str
     unit: str
     higher_is_better: bool
+    subject: str = "pair"
+    """What is measured: "pair", a video beside its original (Metric); "video", one alone (SingleMetric); "sets", two
+    sets of videos (DistributionMetric)."""
     weights: Mapping[str, Weights] = field(default_factory=dict)
     """Part -> where the weights of the networks that it looks with come from."""
     loss: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,14 +12,22 @@ from torch import Tensor
 
 from sora_cli.console import get_console
 from sora_cli.errors import UsageError
-from sora_cli.plugin.manager import get_plugins
-from sora_cli.plugin.specs import MetricSpec
+from sora_cli.evaluation.measures import (
+    DEFAULT_METRICS,
+    Measures,
+    Values,
+    check_parts,
+    load_measures,
+    mean,
+    read_weights,
+    rounded,
+    units_title,
+)
 from sora_cli.video.clips import ClipFile
 from sora_cli.video.latents import to_frames
 from sora_cli.video.lossless import ENDINGS, LosslessFiles
 from sora_cli.video.media import is_image
 from sora_cli.video.statistics import Moments
-from sora_cli.weights.locate import locate_parts, part_files
 
 from .codec import (
     FRAMES_AT_ONCE,
@@ -36,9 +44,6 @@ from .codec import (
 )
 from .components import choose_device
 
-DEFAULT_METRICS = ("psnr", "ssim")
-#: Decimals that people are shown.
-DIGITS = 4
 PANELS = ("original", "full", "spatial")
 
 
@@ -142,7 +147,12 @@ def evaluate(
 ) -> None:
     """Measure reconstructions of clips, each and all together, and print a table."""
     check_files(videos)
-    chosen = load_metrics(metrics or DEFAULT_METRICS, metric_weights, options)
+    device = choose_device(options.device)  # type: ignore[arg-type]  # typed by the command
+    given = read_weights(metric_weights)
+    chosen = load_measures(metrics or DEFAULT_METRICS, given, device)
+    check_parts(given, {part for measure in chosen.values() for part in measure.spec.weights})
+    if sets := [name for name, measure in chosen.items() if measure.spec.subject == "sets"]:
+        raise UsageError(f"{sets[0]} compares two sets of videos", hint="`sora eval metrics` has it")
     codec, console = Codec(options), get_console()
     rows: list[dict[str, Any]] = []
     for video in videos:
@@ -152,67 +162,22 @@ def evaluate(
             rows.append(
                 {"clip": clip.path.name, "frames": clip.num_frames, "size": f"{clip.height}x{clip.width}", **values}
             )
-    means = {name: _mean([row[name] for row in rows]) for name in chosen}
+    means = {name: mean([row[name] for row in rows]) for name in chosen}
     rows.append({"clip": "mean", "frames": None, "size": None, **means})
-    units = {name: spec.unit for name, (spec, _) in chosen.items()}
-    title = ", ".join(f"{name} in {unit}" for name, unit in units.items() if unit)
     if console.mode != "json":
-        rows = [
-            {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in row.items()}
-            for row in rows
-        ]
-    console.table(rows, list(rows[0]), title or None)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-Chosen = Mapping[str, tuple[MetricSpec, Any]]
-
-
-def load_metrics(names: Sequence[str], metric_weights: Sequence[str], options: CodecOptions) -> Chosen:
-    """Measures by name. metric_weights: PART=FILE. Raises UsageError, or MissingError for weights that are not here."""
-    plugins = get_plugins()
-    device = choose_device(options.device)  # type: ignore[arg-type]  # typed by the command
-    given = part_files(metric_weights, option="--metric-weights", example="alexnet=alexnet.pth")
-    chosen: dict[str, tuple[MetricSpec, Any]] = {}
-    for name in dict.fromkeys(names):
-        spec = plugins.get("metric", name)
-        assert isinstance(spec, MetricSpec)  # the plugin manager checked it
-        located = locate_parts(spec.weights, what=spec.name, overrides=given, option="--metric-weights")
-        chosen[spec.name] = (spec, plugins.load_target(spec)(located, device))
-    known = {part for spec, _ in chosen.values() for part in spec.weights}
-    if unused := sorted(set(given) - known):
-        raise UsageError(
-            f"no measure looks with {', '.join(unused)}", hint=f"parts: {', '.join(sorted(known)) or 'none'}"
-        )
-    return chosen
+        rows = [rounded(row) for row in rows]
+    console.table(rows, list(rows[0]), units_title(chosen))
 
 
 def measure(
-    pieces: Iterator[Reconstructed], metrics: Chosen, *, advance: Callable[[int], None] = lambda _: None
+    pieces: Iterator[Reconstructed], metrics: Measures, *, advance: Callable[[int], None] = lambda _: None
 ) -> dict[str, float | None]:
     """The mean of each measure over the frames of a clip; None where a clip is too short for it."""
-    values: dict[str, list[Tensor]] = {name: [] for name in metrics}
-    before: tuple[Tensor, Tensor] | None = None
+    values = Values(metrics)
     for piece in pieces:
-        pair = tuple((frames + 1.0) / 2.0 for frames in (piece.original, piece.full))
-        for name, (_, metric) in metrics.items():
-            ours = pair
-            if metric.overlap and before is not None:
-                ours = tuple(torch.cat(each, dim=2) for each in zip(before, pair, strict=True))
-            if ours[0].shape[2] > metric.overlap:
-                try:
-                    values[name].append(metric(*ours)[0].double().cpu())
-                except ValueError as error:
-                    raise UsageError(f"{name} {error}") from error
-        overlap = max((metric.overlap for _, metric in metrics.values()), default=0)
-        if overlap:
-            before = (pair[0][:, :, -overlap:], pair[1][:, :, -overlap:])
+        values.add((piece.full + 1.0) / 2.0, (piece.original + 1.0) / 2.0)
         advance(piece.original.shape[2])
-    return {name: float(torch.cat(found).mean()) if found else None for name, found in values.items()}
+    return values.means()
 
 
 def statistics(videos: Sequence[str], options: CodecOptions) -> None:

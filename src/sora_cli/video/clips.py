@@ -63,8 +63,11 @@ class ClipFile:
 
     def only(self, first: int, count: int) -> ClipFile:
         """The same clip with these frames alone."""
-        numbers = self._numbers[first : first + count]
-        return replace(self, num_frames=len(numbers), _numbers=numbers)
+        return self.picked(range(self.num_frames)[first : first + count])
+
+    def picked(self, frames: Sequence[int]) -> ClipFile:
+        """The same clip with frames of these numbers, which rise."""
+        return replace(self, num_frames=len(frames), _numbers=[self._numbers[number] for number in frames])
 
     def _frames(self) -> Iterator[Tensor]:
         if self._picture is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,20 +21,24 @@ def frame_numbers(total: int, num_frames: int, sample_rate: int = 1) -> list[int
 
 
 def fit(frames: Tensor, *, resolution: int, crop: int | None = None) -> Tensor:
-    """Frames (T, 3, H, W) uint8 to float32 in [0, 1]: the short side `resolution` pixels, then the middle.
+    """Frames (T, 3, H, W), uint8 or float in [0, 1], to float in [0, 1]: the short side `resolution`, then the middle.
 
     crop: pixels per side of the square that is kept, None for all. Bilinear without antialiasing, the long side rounded
     down. Raises ValueError for a crop larger than the resized frame.
     """
-    height, width = frames.shape[-2:]
-    if height <= width:
-        height, width = resolution, int(width / height * resolution)
-    else:
-        height, width = int(height / width * resolution), resolution
-    fitted = F.interpolate(frames.float() / 255, (height, width), mode="bilinear", align_corners=False)
+    height, width = fitted_size(frames.shape[-2], frames.shape[-1], resolution)
+    unit = frames.float() / 255 if frames.dtype == torch.uint8 else frames
+    fitted = F.interpolate(unit, (height, width), mode="bilinear", align_corners=False)
     if crop is None:
         return fitted
     if crop > min(height, width):
         raise ValueError(f"a square of {crop} pixels does not fit in frames of {width}x{height}")
     top, left = round((height - crop) / 2), round((width - crop) / 2)
     return fitted[..., top : top + crop, left : left + crop]
+
+
+def fitted_size(height: int, width: int, resolution: int) -> tuple[int, int]:
+    """Height and width of a frame whose short side becomes `resolution`; the long side is rounded down."""
+    if height <= width:
+        return resolution, int(width / height * resolution)
+    return int(height / width * resolution), resolution

@@ -139,6 +139,10 @@ def _read_file(file: Path, device: torch.device | str, wrappers: Sequence[str]) 
     try:
         if file.suffix == ".safetensors":
             return _read_safetensors(file, device)
+        if _is_program(file):
+            raise SoraError(
+                f"{file} is a program (TorchScript), which is not run", hint="give a file that holds tensors alone"
+            )
         content = torch.load(file, map_location=device, weights_only=True, mmap=_can_map(file))
     except pickle.UnpicklingError as error:
         # torch says which of the objects it refused after a paragraph on how to load them all the same.
@@ -178,6 +182,14 @@ def _read_safetensors(file: Path, device: torch.device | str) -> dict[str, Tenso
         with safe_open(file, framework="pt", device=str(device)) as opened:
             tensors[name] = opened.get_tensor(name)
     return tensors
+
+
+def _is_program(file: Path) -> bool:
+    """Whether it is an archive of TorchScript, which has a table of constants beside its code."""
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return any(Path(name).name == "constants.pkl" for name in archive.namelist())
 
 
 def _can_map(file: Path) -> bool:

@@ -1,0 +1,146 @@
+"""Distances between two sets of videos by features of them: Frechet distances (FID, FVD, of CLIP) and CMMD."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sora_plugins.scorers.clip import Clip, read_clip
+
+from .i3d import CLASSES, FRAMES
+from .inception import DIMENSIONS
+from .weights import read_i3d, read_inception
+
+if TYPE_CHECKING:
+    from sora_cli.weights.locate import LocatedWeights
+    from sora_plugins.scorers.pictures import Picture
+
+#: Of CMMD: the kernel exp(-d^2 / (2 sigma^2)), and what its mean differences are multiplied by.
+SIGMA, SCALE = 10.0, 1000.0
+#: Rows of a kernel that are computed at a time.
+ROWS = 4096
+#: Frames below which CMMD is said to be rough; the paper calls it steady from some hundreds on.
+CMMD_WANTED = 500
+
+
+class FeatureDistance:
+    """A distance of two sets by features (protocols.DistributionMetric).
+
+    look: features (n, D) of n pieces of a video (1, 3, n * piece_frames, H, W) in [0, 1]. compare: of (N, D), (M, D).
+    """
+
+    def __init__(
+        self,
+        look: Callable[[Tensor], Tensor],
+        compare: Callable[[Tensor, Tensor], float],
+        *,
+        wanted: int,
+        piece_frames: int = 1,
+    ) -> None:
+        self.look, self.compare, self.wanted, self.piece_frames = look, compare, wanted, piece_frames
+
+    @torch.inference_mode()
+    def features(self, video: Tensor) -> Tensor:
+        """As the protocol."""
+        return self.look(video).float().cpu()
+
+    def distance(self, reference: Tensor, videos: Tensor) -> float:
+        """As the protocol."""
+        return self.compare(reference, videos)
+
+
+def frechet_distance(reference: Tensor, videos: Tensor) -> float:
+    """Frechet distance of the Gaussians that have the means and covariances of features (N, D) and (M, D).
+
+    |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), covariances with N - 1, as FID and FVD are defined (Heusel et al. 2017,
+    Dowson and Landau 1982). Raises ValueError for less than two features of a set.
+    """
+    for name, features in (("the originals", reference), ("the videos", videos)):
+        if len(features) < 2:
+            raise ValueError(f"{name} give {len(features)} features, and a covariance needs two")
+    means, roots = [], []
+    for features in (reference.double(), videos.double()):
+        means.append(features.mean(dim=0))
+        # R of X = QR has R^T R = X^T X, and no more rows than X has.
+        roots.append(torch.linalg.qr((features - means[-1]) / (len(features) - 1) ** 0.5, mode="r").R)
+    # With S = R^T R the trace of (S1 S2)^(1/2) is the sum of the singular values of R1 R2^T: no root of a matrix, which
+    # is not defined for singular ones, is taken.
+    overlap = torch.linalg.svdvals(roots[0] @ roots[1].T).sum()
+    spread = roots[0].square().sum() + roots[1].square().sum()
+    return max(0.0, float((means[0] - means[1]).square().sum() + spread - 2 * overlap))
+
+
+def cmmd(reference: Tensor, videos: Tensor) -> float:
+    """CMMD of features (N, D) and (M, D): 1000 times the squared maximum mean discrepancy, of features of length 1.
+
+    With the pairs of a feature with itself, as published (Jayasumana et al. 2024, "Rethinking FID"). Raises ValueError
+    for sets without features.
+    """
+    if not len(reference) or not len(videos):
+        raise ValueError("a set has no frames")
+    a, b = (torch.nn.functional.normalize(features.double(), dim=1) for features in (reference, videos))
+    return SCALE * (_kernel_mean(a, a) + _kernel_mean(b, b) - 2 * _kernel_mean(a, b))
+
+
+def _kernel_mean(a: Tensor, b: Tensor) -> float:
+    total = 0.0
+    for rows in a.split(ROWS):
+        squares = rows.square().sum(dim=1, keepdim=True) + b.square().sum(dim=1) - 2 * rows @ b.T
+        total += float(torch.exp(-squares / (2 * SIGMA**2)).sum())
+    return total / (len(a) * len(b))
+
+
+def load_clip_distance(weights: Mapping[str, LocatedWeights], device: torch.device) -> FeatureDistance:
+    """The Frechet distance of vectors of CLIP. weights: "clip"."""
+    clip = read_clip(weights["clip"], device)
+    return FeatureDistance(
+        lambda video: clip.embed_pictures(pictures_of(video)),
+        frechet_distance,
+        wanted=full_rank(clip.network.config.projection_dim),
+    )
+
+
+def load_cmmd(weights: Mapping[str, LocatedWeights], device: torch.device) -> FeatureDistance:
+    """CMMD. weights: "clip336"."""
+    clip = read_clip(weights["clip336"], device)
+    return FeatureDistance(lambda video: squeezed_vectors(clip, video), cmmd, wanted=CMMD_WANTED)
+
+
+def load_fid(weights: Mapping[str, LocatedWeights], device: torch.device) -> FeatureDistance:
+    """The Frechet distance of features of Inception. weights: "inception"."""
+    network = read_inception(weights["inception"], device)
+    return FeatureDistance(
+        lambda video: network(video[0].transpose(0, 1).to(device)), frechet_distance, wanted=full_rank(DIMENSIONS)
+    )
+
+
+def load_fvd(weights: Mapping[str, LocatedWeights], device: torch.device) -> FeatureDistance:
+    """The Frechet distance of features of I3D, of pieces of 16 frames. weights: "i3d"."""
+    network = read_i3d(weights["i3d"], device)
+
+    def look(video: Tensor) -> Tensor:
+        return torch.cat([network(piece.to(device)) for piece in video.split(FRAMES, dim=2)])
+
+    return FeatureDistance(look, frechet_distance, wanted=full_rank(CLASSES), piece_frames=FRAMES)
+
+
+def full_rank(dimensions: int) -> int:
+    """Features that a covariance of so many dimensions needs at least; below, Frechet distances come out too large."""
+    return dimensions + 1
+
+
+def squeezed_vectors(clip: Clip, video: Tensor) -> Tensor:
+    """Vectors of the frames squeezed into a square instead of cut, as the published CMMD does it."""
+    square = (clip.size, clip.size)
+    squeezed = [Image.fromarray(each).resize(square, Image.Resampling.BICUBIC) for each in pictures_of(video)]
+    return clip.embed_pictures([np.asarray(each) for each in squeezed])
+
+
+def pictures_of(video: Tensor) -> Sequence[Picture]:
+    """The frames (H, W, 3) uint8 of a video (1, 3, T, H, W) in [0, 1]."""
+    return list(video[0].mul(255).round().byte().permute(1, 2, 3, 0).cpu().numpy())

@@ -1,0 +1,249 @@
+"""`sora compare`: clips beside the first of them, in numbers, in videos and in the settings that made them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from sora_cli.console import get_console
+from sora_cli.errors import UsageError
+from sora_cli.files import write_text
+from sora_cli.plugin.manager import get_plugins
+from sora_cli.tasks.codec import check_files, check_free, prepare_torch_threads
+from sora_cli.tasks.components import choose_device
+from sora_cli.tasks.output import DEFAULT_FOLDER
+from sora_cli.video.clips import ClipFile
+from sora_cli.video.io import open_video, write_image
+from sora_cli.video.settings import HASH_KEY, find_settings
+
+from . import drawing
+from .measures import (
+    DEFAULT_METRICS,
+    Measures,
+    Values,
+    can_load,
+    check_parts,
+    load_measures,
+    read_weights,
+    rounded,
+    units_title,
+)
+from .pairs import Look, open_together
+
+#: Measured too where its weights are.
+PERCEPTUAL = "lpips"
+#: Frames of each clip on the sheet.
+SHEET_FRAMES = 6
+SIDE_BY_SIDE, SHEET, FRAMES = "side-by-side.mp4", "sheet.png", "frames.csv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """How clips are compared. metrics: names; weights: PART=FILE; fitted: see `open_together`."""
+
+    metrics: Sequence[str] = ()
+    weights: Sequence[str] = ()
+    fitted: bool = False
+    device: str = "auto"
+    threads: int | None = None
+
+
+@dataclass
+class Shown:
+    """What goes on the sheet. numbers: of its frames; pictures: name of a row -> small pictures."""
+
+    numbers: Sequence[int]
+    pictures: dict[str, list[drawing.Pixels]] = field(default_factory=dict)
+
+    def take(self, first: int, panels: Mapping[str, drawing.Pixels]) -> None:
+        """Those of the frames from number `first` on that are wanted."""
+        for name, frames in panels.items():
+            row = self.pictures.setdefault(name, [])
+            row += [
+                drawing.thumbnail(frames[number - first])
+                for number in self.numbers
+                if first <= number < first + len(frames)
+            ]
+
+
+def run(videos: Sequence[Path], options: CompareOptions, *, output: Path | None, overwrite: bool) -> None:
+    """Compare clips with the first, write the files, and print numbers and differing settings. Raises SoraError."""
+    if len(videos) < 2:
+        raise UsageError("two or more clips are compared", hint="example: sora compare a.mp4 b.mp4")
+    check_files(videos)
+    prepare_torch_threads(options.threads)
+    names = _names(videos)
+    folder = output or DEFAULT_FOLDER / f"compare-{videos[0].stem}"
+    if folder.is_file():
+        raise UsageError(f"--output {folder} is a file", hint="name a folder")
+    files = {name: folder / f"difference-{name}.mp4" for name in names[1:]}
+    written = [folder / SIDE_BY_SIDE, folder / SHEET, folder / FRAMES, *files.values()]
+    check_free(written, videos, overwrite=overwrite)
+    measures = _measures(options)
+    with open_together(videos, Look(), fitted=options.fitted) as clips:
+        _warn_of_rates(clips)
+        num_frames = clips[0].num_frames
+        shown = Shown(sorted({round(place) for place in np.linspace(0, num_frames - 1, SHEET_FRAMES)}))
+        values = {name: Values(measures) for name in names[1:]}
+        folder.mkdir(parents=True, exist_ok=True)
+        with get_console().progress("comparing", num_frames) as progress:
+            _go_through(clips, names, values, shown, folder / SIDE_BY_SIDE, files, progress.advance)
+    write_image(folder / SHEET, drawing.sheet(list(shown.pictures.items())))
+    by_frame = {name: {key: each.tolist() for key, each in one.of_frames().items()} for name, one in values.items()}
+    write_text(folder / FRAMES, _frames_table(by_frame, num_frames))
+    shapes = [{"fps": clip.fps, "size": f"{clip.height}x{clip.width}"} for clip in clips]
+    places = [
+        {"path": str(path), "name": name, **shape} for path, name, shape in zip(videos, names, shapes, strict=True)
+    ]
+    record = {
+        "reference": places[0],
+        "frames": num_frames,
+        "clips": [
+            {**place, "mean": one.means(), "frames": by_frame[name]}
+            for place, (name, one) in zip(places[1:], values.items(), strict=True)
+        ],
+        "settings": differing_settings(videos, names),
+        "files": [str(path) for path in written],
+    }
+    _show(record, measures)
+
+
+def _warn_of_rates(clips: Sequence[ClipFile]) -> None:
+    rates = sorted({round(clip.fps, 3) for clip in clips if clip.num_frames > 1})
+    if len(rates) > 1:
+        said = ", ".join(f"{rate:g}" for rate in rates)
+        get_console().warn(
+            f"the clips have {said} frames a second; frames are compared by their number, and written at "
+            f"{clips[0].fps:g}; --fit compares by time"
+        )
+
+
+def _names(videos: Sequence[Path]) -> list[str]:
+    """A name for each clip: that of its file, all numbered where two have the same."""
+    stems = [video.stem for video in videos]
+    return stems if len(set(stems)) == len(stems) else [f"{place}-{stem}" for place, stem in enumerate(stems, start=1)]
+
+
+def _measures(options: CompareOptions) -> Measures:
+    given = read_weights(options.weights)
+    names = list(options.metrics)
+    if not names:
+        names = [*DEFAULT_METRICS, *([PERCEPTUAL] if can_load(PERCEPTUAL, given) else [])]
+        if PERCEPTUAL not in names and PERCEPTUAL in get_plugins().specs("metric"):
+            get_console().note(
+                f"without {PERCEPTUAL}, whose weights are not here: `sora pull {PERCEPTUAL}` fetches them"
+            )
+    device = choose_device(options.device)  # type: ignore[arg-type]  # typed by the command
+    measures = load_measures(names, given, device)
+    check_parts(given, {part for measure in measures.values() for part in measure.spec.weights})
+    if odd := [name for name, measure in measures.items() if measure.spec.subject != "pair"]:
+        raise UsageError(f"{odd[0]} does not compare frames", hint="`sora eval metrics` has it")
+    return measures
+
+
+# -- frames ----------------------------------------------------------------------------------------------------------
+
+
+def _go_through(
+    clips: Sequence[ClipFile],
+    names: Sequence[str],
+    values: Mapping[str, Values],
+    shown: Shown,
+    beside: Path,
+    files: Mapping[str, Path],
+    advance: Callable[[int], None],
+) -> None:
+    """Measure, draw and write piece by piece, so that memory does not grow with the length."""
+    fps, width, done = clips[0].fps, clips[0].width, 0
+    labels = [drawing.label(name, width) for name in names]
+    with contextlib.ExitStack() as stack:
+        add_beside = stack.enter_context(open_video(beside, fps))
+        adders = {name: stack.enter_context(open_video(path, fps)) for name, path in files.items()}
+        for pieces in Look().together(clips):
+            panels = {name: _to_frames(piece) for name, piece in zip(names, pieces, strict=True)}
+            maps = {}
+            for name, piece in zip(names[1:], pieces[1:], strict=True):
+                values[name].add(piece, pieces[0])
+                maps[name] = drawing.difference_map(panels[names[0]], panels[name])
+                adders[name](drawing.even(maps[name]))
+            add_beside(drawing.even(drawing.side_by_side(list(panels.values()), labels)))
+            shown.take(done, {**panels, **{f"{name}, difference": frames for name, frames in maps.items()}})
+            done += pieces[0].shape[2]
+            advance(pieces[0].shape[2])
+
+
+def _to_frames(piece: Tensor) -> drawing.Pixels:
+    """(1, 3, T, H, W) in [0, 1] as (T, H, W, 3) uint8."""
+    frames: drawing.Pixels = piece[0].mul(255).round().byte().permute(1, 2, 3, 0).numpy()
+    return frames
+
+
+def _frames_table(by_frame: Mapping[str, Mapping[str, Sequence[float]]], num_frames: int) -> str:
+    """CSV: a row for each frame; a value of two frames stands in the row of the first."""
+    columns = [(f"{name} {measure}", values) for name, all_ in by_frame.items() for measure, values in all_.items()]
+    quoted = ['"' + title.replace('"', '""') + '"' for title, _ in columns]
+    lines = [",".join(["frame", *quoted])]
+    for number in range(num_frames):
+        cells = [repr(values[number]) if number < len(values) else "" for _, values in columns]
+        lines.append(",".join([str(number), *cells]))
+    return "\n".join(lines) + "\n"
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+
+def differing_settings(videos: Sequence[Path], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Dotted key -> name of a clip -> value, of stored settings that are not the same in all clips that have some."""
+    stored = {name: find_settings(video) for name, video in zip(names, videos, strict=True)}
+    flat = {name: _flat(settings) for name, settings in stored.items() if settings is not None}
+    if without := [name for name in names if name not in flat]:
+        get_console().note(f"no settings are stored in {', '.join(without)}")
+    keys = dict.fromkeys(key for one in flat.values() for key in one if key != HASH_KEY)
+    table = {key: {name: one.get(key) for name, one in flat.items()} for key in keys}
+    return {key: row for key, row in table.items() if len({repr(value) for value in row.values()}) > 1}
+
+
+def _flat(settings: Mapping[str, Any], start: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            found |= _flat(value, f"{start}{key}.")
+        else:
+            found[f"{start}{key}"] = value
+    return found
+
+
+def _show(record: Mapping[str, Any], measures: Measures) -> None:
+    console = get_console()
+    if console.mode == "json":
+        console.record(record)
+        return
+    if console.mode == "quiet":
+        for path in record["files"]:
+            console.result(path)
+        return
+    rows = []
+    for clip in record["clips"]:
+        row: dict[str, Any] = {"clip": clip["name"], "frames": record["frames"], **clip["mean"]}
+        for name, measure in measures.items():
+            if values := clip["frames"][name]:
+                worst = min(values) if measure.spec.higher_is_better else max(values)
+                row |= {f"worst {name}": worst, f"frame of {name}": values.index(worst)}
+        rows.append(rounded(row))
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    console.table(
+        rows, columns, "; ".join(filter(None, (f"beside {record['reference']['name']}", units_title(measures))))
+    )
+    if record["settings"]:
+        lines = [{"setting": key, **row} for key, row in record["settings"].items()]
+        console.table(lines, list(lines[0]), "\nsettings that differ")
+    else:
+        console.note("no stored settings of two clips differ")
+    for path in record["files"]:
+        console.result(path)

@@ -1,0 +1,395 @@
+"""`sora eval metrics`: videos beside their originals, videos alone, and sets of videos beside each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sora_cli import version
+from sora_cli.console import get_console
+from sora_cli.data.run import open_rows
+from sora_cli.data.scoring import REASON, Chosen, choose_scorers, make_scorer, scorer_options
+from sora_cli.errors import SoraError, UsageError, unknown_name
+from sora_cli.files import write_text
+from sora_cli.plugin.manager import get_plugins
+from sora_cli.plugin.specs import MetricSpec
+from sora_cli.tasks.codec import check_free, prepare_torch_threads
+from sora_cli.tasks.components import choose_device
+from sora_cli.weights.locate import locate_parts
+
+from .measures import (
+    DEFAULT_METRICS,
+    Measure,
+    Measures,
+    Values,
+    check_parts,
+    load_measures,
+    mean,
+    pooled_mean,
+    read_weights,
+    rounded,
+    units_title,
+)
+from .pairs import Look, Pair, find_videos, frames_at_once, open_together, pair_up
+from .provenance import clip_record, provenance
+
+#: Of videos without originals, those that are installed: none needs weights.
+DEFAULT_SINGLE = ("flicker", "sharpness", "motion")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsOptions:
+    """How videos are measured. metrics: names of measures and scorers; weights: PART=FILE; reference: a folder of
+    originals, or one that all have, None to measure videos alone; by_position, fitted: see `pair_up`, `open_together`;
+    subset: only the first so many; batch_size: for the mean of Open-Sora's tool, None without it; prompts: a table.
+    """
+
+    metrics: Sequence[str] = ()
+    weights: Sequence[str] = ()
+    reference: Path | None = None
+    by_position: bool = False
+    fitted: bool = False
+    subset: int | None = None
+    batch_size: int | None = None
+    prompts: Path | None = None
+    look: Look = field(default_factory=Look)
+    device: str = "auto"
+    threads: int | None = None
+
+
+class Tools(NamedTuple):
+    """What measures: frame by frame, whole clips, sets of videos."""
+
+    frames: Measures
+    scorers: Sequence[Chosen]
+    sets: Measures
+    weights: Mapping[str, Mapping[str, str]]
+    """Name -> part -> fingerprint."""
+
+
+@dataclass
+class Row:
+    """What is known of a video. values: by column; frame_values: of each frame, by measure; reason: why not more."""
+
+    video: Path
+    reference: Path | None = None
+    frames: int | None = None
+    fps: float | None = None
+    size: str | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+    frame_values: dict[str, Tensor] = field(default_factory=dict)
+    reason: str | None = None
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether there is any value."""
+        return any(value is not None for value in self.values.values())
+
+    def record(self) -> dict[str, Any]:
+        """For the report."""
+        about = {"video": str(self.video), "reference": str(self.reference) if self.reference else None}
+        shape = {"frames": self.frames, "fps": self.fps, "size": self.size}
+        return {**about, **shape, "values": self.values, "reason": self.reason}
+
+
+def run(places: Sequence[Path], options: MetricsOptions, *, output: Path | None, overwrite: bool) -> None:
+    """Measure videos, print a table, and write a report. Raises SoraError when nothing could be measured."""
+    prepare_torch_threads(options.threads)
+    pairs, originals = _pairs(places, options)
+    if output is not None:
+        if output.suffix != ".json":
+            raise UsageError(f"--output {output}: the report is a file that ends in .json")
+        read = [path for pair in pairs for path in (pair.video, pair.reference) if path is not None]
+        check_free([output], [*read, *originals], overwrite=overwrite)
+    device = choose_device(options.device)  # type: ignore[arg-type]  # typed by the command
+    prompts = _prompts(options.prompts)
+    tools = _tools(options, device)
+    # Sets are compared as sets: that a video has no original of its name counts for measures of pairs alone.
+    needs_pairs = any(measure.spec.subject == "pair" for measure in tools.frames.values())
+    rows = [Row(pair.video, pair.reference if needs_pairs else None) for pair in pairs]
+    for row, pair in zip(rows, pairs, strict=True):
+        row.reason = pair.reason if needs_pairs else None
+    if tools.frames:
+        _measure_frames(rows, tools.frames, options)
+    if tools.scorers:
+        _score(rows, tools.scorers, prompts, str(device))
+    distances = _distances(rows, originals, tools.sets, options.look) if tools.sets else {}
+    report = _report(rows, distances, tools, options)
+    if output is not None:
+        write_text(output, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    _show(rows, report, tools)
+    if output is not None:
+        get_console().note(f"report: {output}")
+    if not any(row.is_measured for row in rows) and not any(each["value"] is not None for each in distances.values()):
+        raise SoraError(f"none of the {len(rows)} videos could be measured", hint="the reasons are above")
+
+
+# -- what is measured, and with what ---------------------------------------------------------------------------------
+
+
+def _pairs(places: Sequence[Path], options: MetricsOptions) -> tuple[list[Pair], list[Path]]:
+    """The videos with their originals, and all originals; the first `subset` of them."""
+    videos, reference = find_videos(places), options.reference
+    originals = find_videos([reference]) if reference is not None else []
+    if reference is None:
+        pairs = [Pair(video, None) for video in videos]
+    elif reference.is_dir():
+        pairs = pair_up(videos, originals, by_position=options.by_position)
+    else:
+        pairs = [Pair(video, reference) for video in videos]
+    return pairs[: options.subset], originals[: options.subset]
+
+
+def _tools(options: MetricsOptions, device: torch.device) -> Tools:
+    plugins = get_plugins()
+    measures, scorers = _names(options)
+    given = read_weights(options.weights)
+    parts = {name: set(plugins.get("metric", name).weights) for name in measures}  # type: ignore[attr-defined]
+    chosen: list[Chosen] = []
+    if scorers:
+        for name in scorers:
+            parts[name] = set(plugins.get("scorer", name).weights)  # type: ignore[attr-defined]
+        files = [f"{name}.{part}={given[part]}" for name in scorers for part in sorted(parts[name] & set(given))]
+        chosen = choose_scorers(scorers, {}, files)
+    check_parts(given, set().union(*parts.values()))
+    weights = {}
+    for one in chosen:
+        located = locate_parts(one.spec.weights, what=one.spec.name, overrides=given, option="--metric-weights")
+        weights[one.spec.name] = {part: each.fingerprint for part, each in located.items()}
+    loaded = load_measures(measures, given, device)
+    sets = {name: measure for name, measure in loaded.items() if measure.spec.subject == "sets"}
+    frames = {name: measure for name, measure in loaded.items() if name not in sets}
+    return Tools(frames, chosen, sets, {**weights, **{name: dict(each.weights) for name, each in loaded.items()}})
+
+
+def _names(options: MetricsOptions) -> tuple[list[str], list[str]]:
+    """The measures and the scorers that are wanted. Raises UsageError for those that need what is not given."""
+    plugins = get_plugins()
+    known: dict[str, dict[str, str]] = {
+        kind: {word: spec.name for spec in plugins.specs(kind).values() for word in (spec.name, *spec.aliases)}
+        for kind in ("metric", "scorer")
+    }
+    wanted = list(dict.fromkeys(options.metrics)) or _defaults(options)
+    for name in wanted:
+        if name not in known["metric"] and name not in known["scorer"]:
+            see = "sora plugins list --kind metric` and `sora plugins list --kind scorer"
+            raise unknown_name("measure", name, [*known["metric"], *known["scorer"]], see=see)
+    measures = [known["metric"][name] for name in wanted if name in known["metric"]]
+    if options.reference is None:
+        for name in measures:
+            spec = plugins.get("metric", name)
+            assert isinstance(spec, MetricSpec)  # the plugin manager checked it
+            if spec.subject != "video":
+                raise UsageError(f"{name} compares videos with originals", hint="give those with --reference FOLDER")
+    return measures, [known["scorer"][name] for name in wanted if name not in known["metric"]]
+
+
+def _defaults(options: MetricsOptions) -> list[str]:
+    if options.reference is not None:
+        return list(DEFAULT_METRICS)
+    plugins, found = get_plugins(), []
+    for name in DEFAULT_SINGLE:
+        spec = plugins.specs("metric").get(name) or plugins.specs("scorer").get(name)
+        if spec is not None and (missing := plugins.missing_packages(spec)):
+            get_console().note(f"without {name}, which needs {', '.join(missing)}")
+        elif spec is not None:
+            found.append(name)
+    return found
+
+
+def _prompts(table: Path | None) -> dict[str, str]:
+    """Path, and file name, -> prompt, of a table with the columns path and text."""
+    if table is None:
+        return {}
+    frame = open_rows([str(table)])
+    if "text" not in frame.columns:
+        raise UsageError(f"{table} has no column text", hint=f"its columns: {', '.join(frame.columns)}")
+    rows = [(path, text) for path, text in frame.select("path", "text").iter_rows() if text]
+    return {**{Path(path).name: text for path, text in rows}, **dict(rows)}
+
+
+# -- measuring -------------------------------------------------------------------------------------------------------
+
+
+def _measure_frames(rows: Sequence[Row], measures: Measures, options: MetricsOptions) -> None:
+    """Frame by frame, with what is wrong with a video as its reason."""
+    console = get_console()
+    with console.progress("measuring", len(rows)) as progress:
+        for row in rows:
+            if row.reason is None:
+                try:
+                    _measure_row(row, measures, options)
+                except SoraError as error:
+                    row.reason = error.message
+            progress.advance()
+
+
+def _measure_row(row: Row, measures: Measures, options: MetricsOptions) -> None:
+    look, values = options.look, Values(measures)
+    paths = [row.video] if row.reference is None else [row.reference, row.video]
+    with open_together(paths, look, fitted=options.fitted) as clips:
+        for piece in look.together(clips):
+            values.add(piece[-1], piece[0] if row.reference is not None else None)
+        height, width = look.size(clips[-1])
+        row.frames, row.fps, row.size = clips[-1].num_frames, clips[-1].fps, f"{height}x{width}"
+    row.frame_values = values.of_frames()
+    row.values |= values.means()
+
+
+def _score(rows: Sequence[Row], chosen: Sequence[Chosen], prompts: Mapping[str, str], device: str) -> None:
+    """By scorers of `sora data score`, which choose their frames themselves."""
+    work = make_scorer(scorer_options(chosen), device)
+    with get_console().progress("scoring", len(rows)) as progress:
+        for row in rows:
+            path = str(row.video.resolve())
+            text = prompts.get(path) or prompts.get(row.video.name) or (clip_record(row.video) or {}).get("prompt")
+            [made] = work([{"path": path, "text": text}])
+            [values] = made.rows
+            row.values |= {name: value for name, value in values.items() if name != REASON}
+            row.reason = "; ".join(filter(None, (row.reason, values[REASON]))) or None
+            progress.advance()
+
+
+def _distances(rows: Sequence[Row], originals: Sequence[Path], sets: Measures, look: Look) -> dict[str, dict[str, Any]]:
+    """Name -> the distance of the two sets, and how many features of how many numbers it is from."""
+    console = get_console()
+    ours = {name: list[Tensor]() for name in sets}
+    theirs = {name: list[Tensor]() for name in sets}
+    with console.progress("looking at both sets", len(rows) + len(originals)) as progress:
+        for row in rows:
+            try:
+                _look_at(row.video, sets, look, ours)
+            except SoraError as error:
+                row.reason = row.reason or error.message
+            progress.advance()
+        for original in originals:
+            try:
+                _look_at(original, sets, look, theirs)
+            except SoraError as error:
+                console.warn(f"left out of the originals: {error.message}")
+            progress.advance()
+    return {
+        name: _distance(
+            name, measure, torch.cat(theirs[name] or [torch.empty(0, 0)]), torch.cat(ours[name] or [torch.empty(0, 0)])
+        )
+        for name, measure in sets.items()
+    }
+
+
+def _look_at(path: Path, sets: Measures, look: Look, features: Mapping[str, list[Tensor]]) -> None:
+    """Add the features of a video to those of its set; all of them or none."""
+    found: dict[str, list[Tensor]] = {name: [] for name in sets}
+    with look.open(path) as clip:
+        for length in sorted({measure.metric.piece_frames for measure in sets.values()}):
+            at_once = length * max(1, frames_at_once(*look.size(clip)) // length)
+            for piece in look.pieces(clip, at_once):
+                whole = piece[:, :, : piece.shape[2] // length * length]
+                for name, measure in sets.items():
+                    if measure.metric.piece_frames == length and whole.shape[2]:
+                        found[name].append(measure.metric.features(whole))
+    for name, made in found.items():
+        if not made:
+            raise SoraError(f"{path} has fewer frames than the {sets[name].metric.piece_frames} that {name} looks at")
+    for name, made in found.items():
+        features[name] += made
+
+
+def _distance(name: str, measure: Measure, reference: Tensor, videos: Tensor) -> dict[str, Any]:
+    console, value, metric = get_console(), None, measure.metric
+    try:
+        value = metric.distance(reference, videos)
+    except ValueError as error:
+        console.warn(f"{name}: {error}")
+    if value is not None and min(len(reference), len(videos)) < metric.wanted:
+        console.warn(
+            f"{name} of {len(reference)} and {len(videos)} features says little: it wants {metric.wanted} of each set, "
+            f"and depends on how many there are"
+        )
+    counts = {"features": len(videos), "reference_features": len(reference), "wanted": metric.wanted}
+    return {"value": value, **counts}
+
+
+# -- what is said ------------------------------------------------------------------------------------------------------
+
+
+def _report(rows: Sequence[Row], distances: Mapping[str, Any], tools: Tools, options: MetricsOptions) -> dict[str, Any]:
+    columns = list(dict.fromkeys(name for row in rows for name in row.values))
+    numbers = [name for name in columns if not any(isinstance(row.values.get(name), str) for row in rows)]
+    look = options.look
+    report: dict[str, Any] = {
+        "mean": {name: mean([row.values.get(name) for row in rows]) for name in numbers},
+        "measured": sum(row.is_measured for row in rows),
+        "videos": [row.record() for row in rows],
+    }
+    if distances:
+        report["sets"] = dict(distances)
+    if options.batch_size is not None:
+        report["reference_mean"] = _reference_means(rows, tools.frames, options.batch_size)
+    report["measures"] = {
+        name: {
+            "unit": each.spec.unit or None,
+            "higher_is_better": each.spec.higher_is_better,
+            "subject": each.spec.subject,
+        }
+        for name, each in {**tools.frames, **tools.sets}.items()
+    } | {one.spec.name: {"scorer": True, "columns": list(one.columns)} for one in tools.scorers}
+    report["weights"] = {name: dict(parts) for name, parts in tools.weights.items() if parts}
+    report["options"] = {
+        "reference": str(options.reference) if options.reference else None,
+        "pairs": "by position" if options.by_position else "by name",
+        "fit": options.fitted,
+        "subset": options.subset,
+        "batch_size": options.batch_size,
+        **{name: getattr(look, name) for name in ("frames", "sample_rate", "fps", "resolution", "crop")},
+    }
+    report["versions"] = {"sora": version(), "torch": torch.__version__}
+    report["made"] = provenance([row.video for row in rows])
+    return report
+
+
+def _reference_means(rows: Sequence[Row], measures: Measures, batch_size: int) -> dict[str, float | None]:
+    """As Open-Sora's tool takes the mean; None, with a warning, where it could not."""
+    found: dict[str, float | None] = {}
+    for name in measures:
+        values = [row.frame_values[name] for row in rows if len(row.frame_values.get(name, ()))]
+        try:
+            found[name] = pooled_mean(values, batch_size) if values else None
+        except ValueError as error:
+            get_console().warn(f"no mean of {name} as Open-Sora's tool takes it: {error}")
+            found[name] = None
+    return found
+
+
+def _show(rows: Sequence[Row], report: Mapping[str, Any], tools: Tools) -> None:
+    console = get_console()
+    for row in rows:
+        if row.reason is not None:
+            console.warn(f"{row.video}: {row.reason}")
+    if console.mode == "json":
+        console.record(report)
+        return
+    sets = {name: each["value"] for name, each in report.get("sets", {}).items()}
+    if console.mode == "quiet":
+        console.record({**report["mean"], **sets})
+        return
+    if tools.frames or tools.scorers:
+        shown = [
+            {"video": row.video.name, "frames": row.frames, "size": row.size, **row.values}
+            for row in rows
+            if row.is_measured
+        ]
+        shown.append({"video": f"mean of {report['measured']}", **report["mean"]})
+        if "reference_mean" in report:
+            shown.append({"video": "mean by batches", **report["reference_mean"]})
+        shape = ["frames", "size"] if tools.frames else []
+        names = dict.fromkeys(name for row in rows for name in row.values)
+        console.table([rounded(row) for row in shown], ["video", *shape, *names], units_title(tools.frames))
+    if sets:
+        lines = [rounded({"sets": name, "distance": each["value"], **each}) for name, each in report["sets"].items()]
+        console.table(lines, ["sets", "distance", "features", "reference_features", "wanted"])
