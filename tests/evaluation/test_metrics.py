@@ -129,6 +129,7 @@ def test_what_is_asked_for_wrongly(sora, folders) -> None:
         (("--metric", "fid"), "fid compares videos with originals"),
         (("--metric", "sharpnes"), "did you mean 'sharpness'?"),
         (("--metric", "flicker", "--metric-weights", "clip=x"), "no measure looks with clip"),
+        (("--fit",), "--fit and --by-position are about originals"),
         (("--crop", "16"), "--crop cuts out of frames of one size"),
         (("--prompts", f"{decoded}/none.csv"), "none.csv"),
         (("--reference", f"{originals}/none"), "there is no file or folder"),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SIGMA, SCALE = 10.0, 1000.0
 #: Rows of a kernel that are computed at a time.
 ROWS = 4096
-#: Frames below which CMMD is said to be rough; the paper calls it steady from some hundreds on.
+#: Frames below which CMMD is said to be rough: pairs of a feature with itself add up to 20 / N to it, here 0.04.
 CMMD_WANTED = 500
 
 

@@ -19,8 +19,8 @@ app = o.new_app()
     cls=LightCommand,
     epilog=o.examples(
         "sora compare a.mp4 b.mp4",
-        "sora compare original.mp4 fast.mp4 small.mp4 --fit -o compared/ --overwrite",
-        "sora compare a.mp4 b.mp4 --metric lpips --metric-weights alexnet=net.pth --json",
+        "sora compare original.mp4 fast.mp4 small.mp4 --fit -o compared/",
+        "sora compare a.mp4 b.mp4 --metric-weights alexnet=net.pth --json",
     ),
 )
 def compare(

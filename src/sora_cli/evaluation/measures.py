@@ -76,7 +76,8 @@ class Values:
     def __init__(self, measures: Measures) -> None:
         """measures: of pairs or of single videos."""
         self.measures = measures
-        self._values: dict[str, list[Tensor]] = {name: [] for name in measures}
+        # Numbers, not the small tensors they come in, which would keep large ones beside them from being given back.
+        self._values: dict[str, list[float]] = {name: [] for name in measures}
         self._overlap = max((measure.metric.overlap for measure in measures.values()), default=0)
         self._before: tuple[Tensor, ...] | None = None
 
@@ -94,7 +95,7 @@ class Values:
                 ours = ours[-1:]
             if video.shape[2] and ours[0].shape[2] > metric.overlap:
                 try:
-                    self._values[name].append(metric(*ours)[0].double().cpu())
+                    self._values[name] += metric(*ours)[0].tolist()
                 except ValueError as error:
                     raise SoraError(f"{name}: {error}") from error
         if self._overlap:
@@ -105,8 +106,7 @@ class Values:
 
     def of_frames(self) -> dict[str, Tensor]:
         """The values (T - overlap,) of each measure, float64; empty where the video is too short for it."""
-        empty = torch.empty(0, dtype=torch.float64)
-        return {name: torch.cat([empty, *found]) for name, found in self._values.items()}
+        return {name: torch.tensor(found, dtype=torch.float64) for name, found in self._values.items()}
 
     def means(self) -> dict[str, float | None]:
         """The mean of each measure over the frames; None where the video is too short for it."""

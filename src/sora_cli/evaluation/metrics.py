@@ -100,6 +100,8 @@ class Row:
 
 def run(places: Sequence[Path], options: MetricsOptions, *, output: Path | None, overwrite: bool) -> None:
     """Measure videos, print a table, and write a report. Raises SoraError when nothing could be measured."""
+    if options.reference is None and (options.fitted or options.by_position):
+        raise UsageError("--fit and --by-position are about originals", hint="give those with --reference FOLDER")
     prepare_torch_threads(options.threads)
     pairs, originals = _pairs(places, options)
     if output is not None:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 EPILOG = o.examples(
     "sora eval metrics outputs/",
-    "sora eval metrics outputs/ --metric match --metric motion -o report.json",
-    "sora eval metrics decoded/ --reference clips/ --metric psnr --metric ssim --metric lpips",
-    "sora eval metrics outputs/ --reference clips/ --metric clip-fd --metric cmmd --frames 16",
+    "sora eval metrics outputs/ --metric match -o report.json",
+    "sora eval metrics decoded/ --reference clips/ --metric psnr --metric lpips",
+    "sora eval metrics outputs/ --reference clips/ --metric fid --frames 16",
 )
 
 

@@ -16,7 +16,7 @@ from .metrics import metrics_options
 
 EPILOG = o.examples(
     "sora eval vae clips/*.mp4 --vae nano --metric psnr",
-    "sora eval vae decoded/ --reference clips/ --resolution 256 --crop 256 --frames 17 --metric psnr --metric ssim",
+    "sora eval vae decoded/ --reference clips/ --resolution 256 --crop 256",
 )
 #: Options of only one of the two ways.
 OF_CLIPS = ("vae", "vae_weights", "dtype", "sample", "seed", "memory", "low_memory", "size")
