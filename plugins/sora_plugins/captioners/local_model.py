@@ -91,6 +91,7 @@ class LocalCaptioner:
         import numpy as np
         from PIL import Image
 
+        shown: list[dict[str, Any]]
         if self.takes_videos and len(question.frames) > 1:
             shown = [{"type": "video", "video": np.stack(question.frames)}]
         else:
