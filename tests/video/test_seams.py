@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sora_cli.video.seams import EASED_FRAMES, FADE, MOST_EASED, Seam
+from sora_cli.video.seams import EASED_FRAMES, FADE, MOST_EASED, Seam, lead_to
 
 HEIGHT, WIDTH = 48, 64
 
@@ -78,3 +78,10 @@ def test_a_step_is_no_larger_than_those_before_unless_it_is_a_cut(step: int, eas
     taken = [distance(frame, before) for frame, before in zip(found, new, strict=True)]
     assert taken[:EASED_FRAMES] == pytest.approx([eased * (1 - place / EASED_FRAMES) for place in range(4)], abs=0.6)
     assert not any(taken[EASED_FRAMES:])
+
+
+def test_a_video_is_led_to_as_one_is_left() -> None:
+    given = np.stack([scene(seed) for seed in range(5)])
+    new = np.stack([scene(seed) for seed in range(10, 26)])
+    led = lead_to(new[::-1], scene(5), given[::-1])
+    assert (led[::-1] == seam_of(given, scene(5), len(new)).lead(new)).all()

@@ -119,8 +119,8 @@ class Given:
 
 def _record(extension: Extension) -> dict[str, Any]:
     record = {name: getattr(extension, name) for name in ("digest", "overlap", "new", "is_backward")}
-    # How new frames are led to: clips made without it are other clips.
-    return record if extension.is_backward else {**record, "seam": "carried"}
+    # How new frames meet those of the video: clips made without it are other clips.
+    return {**record, "seam": "carried"}
 
 
 def given_to(

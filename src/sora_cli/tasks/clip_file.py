@@ -10,13 +10,15 @@ import numpy as np
 
 from sora_cli.video.io import open_video, write_image
 from sora_cli.video.latents import to_frames
-from sora_cli.video.seams import Seam
+from sora_cli.video.seams import FADE, LOOKED_AT, Seam, lead_to
 from sora_cli.video.shapes import Size
 
 from .given import source_frames
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from sora_cli.conditioning.references import Extension
 
     from .plan import Clip, GeneratePlan
 
@@ -43,34 +45,70 @@ def clip_file(plan: GeneratePlan, clip: Clip) -> Iterator[AddFrames]:
             yield lambda piece: add(enlarged(piece, plan.shape.enlarged))
             return
 
-        seam = None if extension.is_backward else Seam(extension.new)
+        joined = _Joined(plan, extension, add)
+        yield joined.add_new
+        joined.close()
 
-        def add_sources(*, is_backward: bool) -> None:
-            height, width = plan.shape.written
-            for video in extension.videos:
-                if video.is_backward == is_backward:
-                    for piece in source_frames(plan, video, size=plan.shape.enlarged):
-                        frames = to_frames(piece[0])[:, :height, :width]
-                        add(frames)
-                        if seam and not is_backward:
-                            seam.add_given(frames)
 
-        place, end = 0, extension.start + extension.new
+class _Joined:
+    """Writes new frames between videos, so that they meet without a step; see `video.seams`."""
 
-        def add_new(piece: NDArray[np.uint8]) -> None:
-            nonlocal place
-            first = extension.start - place
-            if seam and 0 < first <= len(piece):
-                seam.add_decoded(enlarged(piece[first - 1 : first], plan.shape.enlarged)[0])
-            part = piece[max(0, first) : max(0, end - place)]
-            place += len(piece)
-            if len(part):
-                frames = enlarged(part, plan.shape.enlarged)
-                add(seam.lead(frames) if seam else frames)
+    def __init__(self, plan: GeneratePlan, extension: Extension, add: AddFrames) -> None:
+        """Write the videos before the new frames. add: takes the frames of the file."""
+        self.plan, self.extension, self.add = plan, extension, add
+        self.after = [video for video in extension.videos if video.is_backward]
+        self.place, self.end = 0, extension.start + extension.new
+        #: The last new frames, which change when the video after them is known, and its first frame as decoded.
+        self.held: list[NDArray[np.uint8]] = []
+        self.decoded_after: NDArray[np.uint8] | None = None
+        self.seam = None if extension.is_backward else Seam(extension.new)
+        for video in extension.videos:
+            if not video.is_backward:
+                for frames in self._frames_of(video):
+                    add(frames)
+                    self.seam.add_given(frames)  # type: ignore[union-attr]  # a video that goes on is before
 
-        add_sources(is_backward=False)
-        yield add_new
-        add_sources(is_backward=True)
+    def _frames_of(self, video: Extension) -> Iterator[NDArray[np.uint8]]:
+        height, width = self.plan.shape.written
+        for piece in source_frames(self.plan, video, size=self.plan.shape.enlarged):
+            yield to_frames(piece[0])[:, :height, :width]
+
+    def add_new(self, piece: NDArray[np.uint8]) -> None:
+        """The next sampled frames: those of the videos, which are not written, and new ones."""
+        size = self.plan.shape.enlarged
+        first, last = self.extension.start - self.place, self.end - self.place
+        if self.seam and 0 < first <= len(piece):
+            self.seam.add_decoded(enlarged(piece[first - 1 : first], size)[0])
+        if 0 <= last < len(piece):
+            self.decoded_after = enlarged(piece[last : last + 1], size)[0]
+        part = piece[max(0, first) : max(0, last)]
+        self.place += len(piece)
+        if len(part):
+            frames = enlarged(part, size)
+            self._write(self.seam.lead(frames) if self.seam else frames)
+
+    def _write(self, frames: NDArray[np.uint8]) -> None:
+        if not self.after:
+            self.add(frames)
+            return
+        self.held.extend(frames)
+        if ready := self.held[:-FADE]:
+            self.add(np.stack(ready))
+            del self.held[:-FADE]
+
+    def close(self) -> None:
+        """Write the videos after the new frames, and before them those that were held back."""
+        for video in self.after:
+            pieces = self._frames_of(video)
+            first = [next(pieces)]
+            while sum(map(len, first)) < LOOKED_AT and (more := next(pieces, None)) is not None:
+                first.append(more)
+            beginning = np.concatenate(first)
+            assert self.decoded_after is not None  # the end of the sampled frames
+            self.add(lead_to(np.stack(self.held), self.decoded_after, beginning))
+            self.add(beginning)
+            for frames in pieces:
+                self.add(frames)
 
 
 def enlarged(frames: NDArray[np.uint8], size: Size | None) -> NDArray[np.uint8]:

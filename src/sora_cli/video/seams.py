@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 #: New frames that get less and less of the difference.
@@ -26,6 +26,8 @@ ROWS = 24
 #: step before. More would show two pictures at once where the new part is something else.
 MOST_EASED = 0.25
 EASED_FRAMES = 4
+#: First frames of a video that is led to whose steps tell how much it moves.
+LOOKED_AT = 48
 
 
 class Seam:
@@ -84,6 +86,17 @@ class Seam:
         frame = frame + max(0.0, 1 - self._place / EASED_FRAMES) * self._eased
         self._place += 1
         return frame
+
+
+def lead_to(new: NDArray[np.uint8], decoded: NDArray[np.uint8], given: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The last new frames (T, H, W, 3) before a video, led to it: the same backwards in time.
+
+    decoded: its first frame as it was decoded, (H, W, 3); given: its first frames.
+    """
+    seam = Seam(len(new))
+    seam.add_given(np.ascontiguousarray(given[::-1]))
+    seam.add_decoded(decoded)
+    return np.ascontiguousarray(seam.lead(np.ascontiguousarray(new[::-1]))[::-1])
 
 
 def _float(frame: NDArray[np.uint8]) -> Tensor:
