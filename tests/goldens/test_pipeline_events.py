@@ -87,7 +87,7 @@ def stand_ins(install_plugin, monkeypatch):
         module.EVENTS.append(record)
 
     class Written:
-        def __init__(self, path, fps, settings):
+        def __init__(self, path, fps, settings, **of_the_file):
             self.path, self.fps, self.frames = path, fps, []
 
         def __enter__(self):
@@ -100,7 +100,7 @@ def stand_ins(install_plugin, monkeypatch):
     monkeypatch.setattr("sora_cli.tasks.clip_file.open_video", Written)
     monkeypatch.setattr(
         "sora_cli.tasks.clip_file.write_image",
-        lambda path, image, settings: saved(path, None, image[None, ::40, ::40, 0].reshape(1, -1)),
+        lambda path, image, settings, **of_the_file: saved(path, None, image[None, ::40, ::40, 0].reshape(1, -1)),
     )
     monkeypatch.setattr("sora_cli.tasks.given.load_reference", load_reference)
     monkeypatch.setattr("sora_cli.tasks.given.count_frames", lambda path, fps, *_: module.LENGTHS.get(path.name, 1))
