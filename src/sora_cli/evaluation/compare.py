@@ -15,9 +15,9 @@ from sora_cli.console import get_console
 from sora_cli.errors import UsageError
 from sora_cli.files import write_text
 from sora_cli.plugin.manager import get_plugins
-from sora_cli.tasks.codec import check_files, check_free, prepare_torch_threads
+from sora_cli.tasks.codec import check_files, prepare_torch_threads
 from sora_cli.tasks.components import choose_device
-from sora_cli.tasks.output import DEFAULT_FOLDER
+from sora_cli.tasks.output import DEFAULT_FOLDER, check_free
 from sora_cli.video.clips import ClipFile
 from sora_cli.video.io import open_video, write_image
 from sora_cli.video.settings import HASH_KEY, find_settings

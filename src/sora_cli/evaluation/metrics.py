@@ -19,8 +19,9 @@ from sora_cli.errors import SoraError, UsageError, unknown_name
 from sora_cli.files import write_text
 from sora_cli.plugin.manager import get_plugins
 from sora_cli.plugin.specs import MetricSpec
-from sora_cli.tasks.codec import check_free, prepare_torch_threads
+from sora_cli.tasks.codec import prepare_torch_threads
 from sora_cli.tasks.components import choose_device
+from sora_cli.tasks.output import check_free
 from sora_cli.weights.locate import locate_parts
 
 from .measures import (

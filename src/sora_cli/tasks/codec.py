@@ -22,7 +22,7 @@ from sora_cli.video.latents import key_seed
 from sora_cli.weights.locate import locate_weights, weights_present
 
 from .components import choose_device, choose_dtype, choose_vae_dtype, prepare_torch
-from .output import DEFAULT_FOLDER
+from .output import DEFAULT_FOLDER, check_free
 
 if TYPE_CHECKING:
     from sora_cli.plugin.manager import Plugins
@@ -276,13 +276,3 @@ def name_targets(
             raise UsageError(f"two files would be written to {target}", hint="give them in separate calls")
     check_free(targets, sources, overwrite=overwrite)
     return targets
-
-
-def check_free(targets: Sequence[Path], sources: Sequence[str | Path], *, overwrite: bool) -> None:
-    """Raise UsageError for files that are there already, and in any case for those that are read."""
-    read = {Path(source).resolve() for source in sources}
-    for target in targets:
-        if target.resolve() in read:
-            raise UsageError(f"{target} is what is read", hint="--output names another place")
-        if target.exists() and not overwrite:
-            raise UsageError(f"{target} is there already", hint="--overwrite replaces it; --output names another place")

@@ -143,6 +143,16 @@ def check_outputs(states: Mapping[Path, OutputState], *, overwrite: bool) -> Non
         )
 
 
+def check_free(targets: Sequence[Path], sources: Sequence[str | Path], *, overwrite: bool) -> None:
+    """Raise UsageError for files that are there already, and in any case for those that are read."""
+    read = {Path(source).resolve() for source in sources}
+    for target in targets:
+        if target.resolve() in read:
+            raise UsageError(f"{target} is what is read", hint="--output names another place")
+        if target.exists() and not overwrite:
+            raise UsageError(f"{target} is there already", hint="--overwrite replaces it; --output names another place")
+
+
 def prepare_folders(paths: Iterable[Path]) -> None:
     """Make the folders of the outputs and check that they can be written to. Raises UsageError."""
     for folder in dict.fromkeys(path.parent for path in paths):

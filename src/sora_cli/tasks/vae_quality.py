@@ -36,13 +36,13 @@ from .codec import (
     Codec,
     CodecOptions,
     check_files,
-    check_free,
     check_is_picture,
     name_targets,
     report_tiles,
     write_clip,
 )
 from .components import choose_device
+from .output import check_free
 
 PANELS = ("original", "full", "spatial")
 
