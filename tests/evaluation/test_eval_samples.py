@@ -32,6 +32,19 @@ def test_samples_with_the_same_settings_are_one_run() -> None:
     assert wide == {"shape": {"resolution": "240p", "duration": "2s"}}
 
 
+def test_the_size_and_length_of_the_user_win_and_pictures_stay_pictures() -> None:
+    own = {"shape": {"size": "16x16", "frames": 9}}
+    still = {"shape": {"size": "16x16", "frames": 1}}
+    samples = [Sample("a.mp4", "a", 1, own), Sample("b.png", "b", 1, still)]
+
+    def shapes(**given: object) -> list[object]:
+        return [run["shape"] for run in sample_runs(samples, Path(), {"shape": given})]
+
+    assert shapes(frames=5, segments=2) == [{"size": "16x16", "frames": 5, "segments": 2}, still["shape"]]
+    assert shapes(duration="2s") == [{"size": "16x16", "duration": "2s"}, still["shape"]]
+    assert shapes(resolution="144p") == [{"resolution": "144p", "frames": 9}, {"resolution": "144p", "frames": 1}]
+
+
 def test_two_samples_of_one_name_are_an_error() -> None:
     with pytest.raises(UsageError, match=r"several samples .* a\.mp4"):
         list(sample_runs([Sample("a.mp4", "a", 1), Sample("a.mp4", "b", 2)], Path(), {}))

@@ -52,9 +52,11 @@ def test_from_a_plan_to_ratings(plan: str, sora, tmp_path: Path) -> None:
     assert document["criteria"]["overall"]["models"][0]["model"] == "two"
     assert document["models"]["two"]["provenance"]["shared"]["steps"] == 2
     assert document["models"]["two"]["provenance"]["shared"]["seed"] == 5
+    names = sora("eval", "human", "votes", "rating", "ann.json", "--bootstrap", "0", "-q")
+    assert names.out.split() == ["two", "one"], "from best to worst"
     shown = sora("eval", "human", "votes", "rating", "ann.json", "--bootstrap", "0")
     assert "overall, 3 clips" in shown.out
-    assert "half a win was added" in shown.err
+    assert "overall: some model won or lost against all others, so half a win was added" in shown.err
     assert "clips of one" in shown.out
 
 
@@ -92,3 +94,15 @@ def test_page_and_votes_need_no_torch(sora_process, tmp_path: Path) -> None:
     Path("v.json").write_text(json.dumps({"page": key["page"], "rater": "ann", "votes": [vote]}))
     summed = sora_process("eval", "human", "votes", "rating", "v.json", env=env)
     assert summed.code == 0, summed.err
+
+
+def test_a_length_for_videos_leaves_pictures_as_they_are(plan: str, sora) -> None:
+    made = sora("eval", "human", "sample", plan, "--steps", "1", "--frames", "3", "-m", "fake", "-o", "clips", "-q")
+    assert made.code == 0, made.err
+    assert made.out.split() == [f"clips/{name}" for name in CLIPS]
+
+
+def test_an_input_that_is_not_there(sora) -> None:
+    refused = sora("eval", "human", "plan", "opensora", "--task", "2h", "-i", "refs/")
+    assert refused.code == 2
+    assert "there is no folder refs/" in refused.err

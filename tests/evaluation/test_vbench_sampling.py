@@ -16,7 +16,6 @@ from sora_cli.evaluation.vbench_plan import (
     FIXED_SEED,
     Choice,
     list_samples,
-    parse_positions,
     suite_counts,
     suite_samples,
     with_pictures,
@@ -60,19 +59,6 @@ def test_candidates_for_clips_without_motion(suite: Suite) -> None:
     assert counts["temporal_flickering"] == 75 * 25
     assert counts["color"] == 85 * 5
     assert len(suite_samples(suite, suite.dimensions, choice)) == 4720 + 75 * 20
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"), [(None, (None, None)), ("3:7", (3, 7)), (":7", (None, 7)), ("3:", (3, None))]
-)
-def test_positions(text: str | None, wanted: tuple[int | None, int | None]) -> None:
-    assert parse_positions(text) == wanted
-
-
-@pytest.mark.parametrize("text", ["3", "-1:2", "a:b", "1:2:3", ""])
-def test_positions_that_are_none(text: str) -> None:
-    with pytest.raises(UsageError, match="no range of positions"):
-        parse_positions(text)
 
 
 def test_a_choice_without_prompts_is_an_error(suite: Suite) -> None:
@@ -119,13 +105,15 @@ def test_pictures_that_are_missing_are_named(tmp_path: Path) -> None:
 
 def test_a_plan_is_shown_and_written(sora: Callable[..., object]) -> None:
     command = ("eval", "vbench", "plan", "--suite", str(T2V), "--dimension", "color", "--dimension", "scene")
-    done = sora(*command, "-o", "plan.json", "--json")
+    done = sora(*command, "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out) == [
         {"dimension": "color", "prompts": 85, "videos": 425},
         {"dimension": "scene", "prompts": 86, "videos": 430},
         {"dimension": "all", "prompts": 171, "videos": 855},
     ]
+    written = sora(*command, "-o", "plan.json")
+    assert (written.code, written.out) == (0, "plan.json\n")
     samples, about = read_plan(Path("plan.json"))
     assert len(samples) == 855
     assert about["suite"] == "t2v"
@@ -137,6 +125,8 @@ def test_a_plan_is_shown_and_written(sora: Callable[..., object]) -> None:
     assert Path("plan.json").read_bytes() == before
     assert sora(*command, "--seed", "1", "-o", "plan.json", "--overwrite").code == 0
     assert read_plan(Path("plan.json"))[0][0].seed == 1 + 1000 * 408
+    part = ("--start-index", "410", "--end-index", "500", "-o", "part.json", "--json")
+    assert json.loads(sora(*command, *part).out) == [{"path": "part.json", "clips": (493 - 410) * 5}]
 
 
 def test_clips_of_a_list_in_two_shards(fake_plugin: None, sora: Callable[..., object]) -> None:

@@ -198,7 +198,9 @@ def find_inputs(given: Sequence[str], plan: HumanPlan, tasks: Sequence[str]) -> 
     folders = []
     for text in given:
         name, equals, path = text.partition("=")
-        if not equals and Path(text).is_dir():
+        if not equals:
+            if not Path(text).is_dir():
+                raise UsageError(f"there is no folder {text}", hint="--input takes a folder, or NAME=FILE")
             folders.append(Path(text))
         elif name not in plan.inputs:
             raise unknown_name("input", name, plan.inputs)

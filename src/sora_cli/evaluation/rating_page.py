@@ -161,7 +161,7 @@ def _labels(folders: Sequence[Path]) -> list[str]:
 def _clips_in(folder: Path) -> dict[str, Path]:
     """Videos and pictures below a folder, hidden ones aside, by their path in it. Raises UsageError."""
     if not folder.is_dir():
-        raise UsageError(f"no folder {folder}")
+        raise UsageError(f"there is no folder {folder}", hint="sora eval human sample makes one of clips")
     names = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
     return {
         name.as_posix(): path

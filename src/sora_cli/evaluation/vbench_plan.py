@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,15 +55,6 @@ class Choice:
             "static_candidates": self.candidates,
             "seeds": f"{FIXED_SEED}" if self.is_fixed else f"{self.seed} + {SEED_STEP} * position + sample",
         }
-
-
-def parse_positions(text: str | None) -> tuple[int | None, int | None]:
-    """`a:b`, half-open; either end may be left out. Raises UsageError."""
-    match = re.fullmatch(r"(\d*):(\d*)", text if text is not None else ":")
-    if match is None:
-        raise UsageError(f"--prompts {text} is no range of positions", hint="prompts 0 to 119 are --prompts 0:120")
-    first, last = match.groups()
-    return int(first) if first else None, int(last) if last else None
 
 
 def suite_samples(suite: Suite, dimensions: Sequence[str], choice: Choice) -> list[Sample]:
@@ -133,8 +123,9 @@ def with_pictures(samples: Sequence[Sample], folder: Path) -> list[Sample]:
         found.append(replace(sample, prompt=_line(prompt.text, settings)))
     if missing:
         shown = ", ".join(list(missing)[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+        are = "picture is" if len(missing) == 1 else "pictures are"
         raise UsageError(
-            f"{len(missing)} pictures are not in {folder}: {shown}",
+            f"{len(missing)} {are} not in {folder}: {shown}",
             hint="the pictures of VBench are in folders 1-1, 8-5, 7-4 and 16-9: --images names the folder of these",
         )
     return found
@@ -156,6 +147,6 @@ def _line(text: str, settings: Mapping[str, Any]) -> str:
 
 def _checked(samples: list[Sample]) -> list[Sample]:
     if not samples:
-        raise UsageError("no prompt is left", hint="choose other --dimension or --prompts")
+        raise UsageError("no prompt is left", hint="choose other --dimension, --start-index or --end-index")
     check_names(samples)
     return samples

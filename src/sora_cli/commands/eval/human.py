@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sora_cli import complete
+from sora_cli import evaluation_options as e
 from sora_cli import options as o
 from sora_cli.commands.generate import generate, make, resolved_run, sources_of
 from sora_cli.root import LightCommand
@@ -36,20 +37,22 @@ Plan = Annotated[
         autocompletion=complete.human_plans,
     ),
 ]
-Tasks = Annotated[list[str] | None, typer.Option("--task", help="a task of the plan; again for more; default: all")]
+Tasks = Annotated[
+    list[str] | None, typer.Option("--task", help="task of the plan, repeatable  (default: all)", metavar="NAME")
+]
 Inputs = Annotated[
     list[str] | None,
     typer.Option(
         "-i",
         "--input",
-        help="a file that the plan needs, or a folder where files are called by the names of inputs; again for more",
+        help="file that the plan needs, or folder where files are called by the names of inputs, repeatable",
         metavar="NAME=FILE|FOLDER",
     ),
 ]
 Base = Annotated[
     str | None, typer.Option("--base", help="resolution that the plan's others are steps of", metavar="NAME")
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="of every clip; default: the plan's", metavar="S", min=0)]
+Seed = Annotated[int | None, typer.Option("--seed", help="of every clip  (default: the plan's)", metavar="S", min=0)]
 
 
 @app.command(
@@ -66,13 +69,8 @@ def plan(
     inputs: Inputs = None,
     base: Base = None,
     seed: Seed = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="write the plan: JSON", metavar="FILE", rich_help_panel="Output"),
-    ] = None,
-    replace: Annotated[
-        bool, typer.Option("--overwrite", help="replace another plan", rich_help_panel="Output")
-    ] = False,
+    output: e.PlanOutput = None,
+    replace: e.ReplacePlan = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -81,16 +79,15 @@ def plan(
     from sora_cli.console import command_output
 
     with command_output(json=as_json, quiet=quiet) as console:
-        from sora_cli.errors import UsageError
         from sora_cli.evaluation.samples import write_plan
+        from sora_cli.tasks.output import check_free
 
-        if output is not None and output.exists() and not replace:
-            raise UsageError(f"{output} is there already", hint="choose another name, or replace it with --overwrite")
+        if output is not None:
+            check_free([output], (), overwrite=replace)
         parts = _parts(plan, tasks or (), inputs or (), base, seed)
         if output is not None:
             samples = [sample for part in parts for sample in part.samples]
             write_plan(output, samples, {"plan": plan, "tasks": list(dict.fromkeys(part.task for part in parts))})
-            console.result(output, {"path": str(output), "clips": len(samples)})
             return
         rows = []
         for part in parts:
@@ -131,15 +128,13 @@ def sample(
     inputs: Inputs = None,
     base: Base = None,
     seed: Seed = None,
-    shard: Annotated[
-        str | None, typer.Option("--shard", help="the part of one machine of several, e.g. 2/4", metavar="K/N")
-    ] = None,
+    shard: e.Shard = None,
     output: Annotated[
         Path | None,
         typer.Option(
             "-o",
             "--output",
-            help="folder for the clips; default outputs/samples_MODEL_WEIGHTS",
+            help="folder of the clips  (default: outputs/samples_MODEL_WEIGHTS)",
             metavar="FOLDER",
             rich_help_panel="Output",
         ),
@@ -148,7 +143,8 @@ def sample(
 ) -> None:
     """Make the clips of a plan, under the plan's names.
 
-    Settings given here win over those of the plan. Clips that are there already are kept, so the same command goes on.
+    Settings given here win over those of the plan, but pictures stay pictures. Clips that are there are kept, and an
+    interrupted run goes on.
     """
     from sora_cli.console import command_output
 
@@ -200,15 +196,13 @@ def page(
         list[str] | None,
         typer.Option(
             "--criterion",
-            help="overall, quality, motion, text, or one with its question; again for more; default: those four",
+            help="overall, quality, motion, text, or one of your own, repeatable  (default: those four)",
             metavar="NAME|NAME=QUESTION",
         ),
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option(
-            "--prompts", help="plan.json with the prompts of clips that were not made by sora", metavar="FILE"
-        ),
+        typer.Option("--prompts", help="a plan, for prompts of clips that were not made by sora", metavar="PLAN"),
     ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", help="pairs at most, drawn from all", metavar="N", min=1)
@@ -274,17 +268,21 @@ def votes(
 
 
 def _show(found: Mapping[str, Any], console: Console) -> None:
-    """The summary for people."""
+    """The summary for people; where only names are wanted, the models from best to worst by each criterion."""
     from sora_cli.evaluation.provenance import distinct
 
     for name, criterion in found["criteria"].items():
         columns = ["model", "elo", "low", "high", "score", "votes", "group"]
-        console.table(criterion["models"], columns, title=f"{name}, {criterion['clips']} clips")
-        console.table(criterion["pairs"], ["a", "b", "a_better", "b_better", "tie", "bad"])
         agreement = criterion["agreement"]
-        console.note("no pair was rated twice" if agreement is None else f"agreement of raters: alpha {agreement}")
+        agreed = "" if agreement is None else f", agreement of raters (alpha) {agreement}"
+        console.table(criterion["models"], columns, title=f"{name}, {criterion['clips']} clips{agreed}")
+        if console.mode == "quiet":
+            continue
+        console.table(criterion["pairs"], ["a", "b", "a_better", "b_better", "tie", "bad"])
         for note in criterion["notes"]:
-            console.note(note)
+            console.note(f"{name}: {note}")
+    if console.mode == "quiet":
+        return
     console.table(found["raters"], ["rater", "votes", "agreement", "left"], title="raters")
     for label, model in found["models"].items():
         console.record(distinct(model["provenance"]), title=f"clips of {label}")

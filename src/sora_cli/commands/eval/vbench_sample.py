@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sora_cli import evaluation_options as e
 from sora_cli import options as o
 from sora_cli.commands.generate import generate, make, resolved_run, sources_of
 from sora_cli.errors import UsageError
@@ -22,17 +23,28 @@ Dimensions = Annotated[
     list[str] | None,
     typer.Option(
         "--dimension",
-        help="dimension by name, or position (7, 2:6) in the order of the reference; repeatable  (default: all)",
+        help="dimension, repeatable: a name, its position in the reference's list, or a range 2:6  (default: all)",
         metavar="NAME",
         rich_help_panel=_PLAN,
     ),
 ]
-Positions = Annotated[
-    str | None,
+First = Annotated[
+    int | None,
     typer.Option(
-        "--prompts",
-        help="positions of prompts in the suite, the last not included, as 0:120  (default: all)",
-        metavar="A:B",
+        "--start-index",
+        help="first prompt to use, counted from 0  (default: 0)",
+        min=0,
+        metavar="N",
+        rich_help_panel=_PLAN,
+    ),
+]
+Last = Annotated[
+    int | None,
+    typer.Option(
+        "--end-index",
+        help="prompt to stop before  (default: the last)",
+        min=0,
+        metavar="N",
         rich_help_panel=_PLAN,
     ),
 ]
@@ -43,7 +55,13 @@ PerPrompt = Annotated[
     ),
 ]
 SuiteFile = Annotated[
-    Path | None, typer.Option("--suite", help="list of prompts", metavar="FILE", rich_help_panel=_PLAN)
+    Path | None,
+    typer.Option(
+        "--suite",
+        help="JSON file of the prompts  (default, without pictures: that of the package vbench)",
+        metavar="FILE",
+        rich_help_panel=_PLAN,
+    ),
 ]
 PromptList = Annotated[
     str | None,
@@ -72,7 +90,7 @@ BaseSeed = Annotated[
         "--seed",
         help="clip k of the prompt at position i has this seed + 1000 i + k  (default: 42)",
         min=0,
-        metavar="N",
+        metavar="S",
         rich_help_panel=_PLAN,
     ),
 ]
@@ -84,11 +102,6 @@ FixedSeed = Annotated[
         rich_help_panel=_PLAN,
     ),
 ]
-PlanOutput = Annotated[
-    Path | None,
-    typer.Option("-o", "--output", help="write the plan: JSON", metavar="FILE", rich_help_panel="Output"),
-]
-Replace = Annotated[bool, typer.Option("--overwrite", help="replace another plan", rich_help_panel="Output")]
 PlanFile = Annotated[
     Path | None, typer.Argument(help="a plan that `plan` wrote, instead of the options that make one", metavar="PLAN")
 ]
@@ -100,12 +113,6 @@ Folder = Annotated[
         help="folder of the clips  (default: outputs/vbench, outputs/vbench-i2v)",
         metavar="FOLDER",
         rich_help_panel="Output",
-    ),
-]
-Shard = Annotated[
-    str | None,
-    typer.Option(
-        "--shard", help="the part of this machine, as 1/2 and 2/2 of two", metavar="I/N", rich_help_panel="Hardware"
     ),
 ]
 Images = Annotated[
@@ -121,7 +128,8 @@ Images = Annotated[
 #: Parameter -> flag: what makes a plan, and cannot be said beside one.
 PLANNED = {
     "dimensions": "--dimension",
-    "positions": "--prompts",
+    "first": "--start-index",
+    "last": "--end-index",
     "per_prompt": "--samples",
     "suite_file": "--suite",
     "prompt_list": "--prompt-file",
@@ -142,20 +150,21 @@ NOT_HERE = (
 def plan(
     ctx: typer.Context,
     dimensions: Dimensions = None,
-    positions: Positions = None,
+    first: First = None,
+    last: Last = None,
     per_prompt: PerPrompt = None,
     suite_file: SuiteFile = None,
     prompt_list: PromptList = None,
     static_candidates: StaticCandidates = None,
     base_seed: BaseSeed = None,
     fixed_seed: FixedSeed = False,
-    plan_output: PlanOutput = None,
-    replace: Replace = False,
+    plan_output: e.PlanOutput = None,
+    replace: e.ReplacePlan = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
-    """Show how many clips VBench wants, and write which: prompts, names of files and seeds.
+    """Show how many clips VBench wants, or write which: prompts, names of files and seeds.
 
     The prompts are those of the installed package `vbench`, of --suite, or of --prompt-file.
     """
@@ -164,14 +173,14 @@ def plan(
 
 @o.with_options_of(plan, without=("prompt_list", "static_candidates"))
 def plan_i2v(ctx: typer.Context, **options: Any) -> None:
-    """Show how many clips VBench-I2V wants, and write which: prompts, pictures, names of files and seeds."""
+    """Show how many clips VBench-I2V wants, or write which: prompts, pictures, names of files and seeds."""
     _show("i2v", options)
 
 
 @o.with_options_of(generate, without=NOT_HERE)
 @o.with_options_of(plan, without=SHARED)
 def sample(
-    ctx: typer.Context, plan_file: PlanFile = None, folder: Folder = None, shard: Shard = None, **options: Any
+    ctx: typer.Context, plan_file: PlanFile = None, folder: Folder = None, shard: e.Shard = None, **options: Any
 ) -> None:
     """Make the clips that VBench wants, each in a file `PROMPT-K.mp4`, and print the paths.
 
@@ -187,7 +196,7 @@ def sample_i2v(
     images: Images,
     plan_file: PlanFile = None,
     folder: Folder = None,
-    shard: Shard = None,
+    shard: e.Shard = None,
     **options: Any,
 ) -> None:
     """Make the clips that VBench-I2V wants, each starting with its picture, in files `PROMPT-K.mp4`.
@@ -214,15 +223,16 @@ def add_to(app: typer.Typer, suite: SuiteName, group: str) -> None:
 def _show(name: SuiteName, options: Mapping[str, Any]) -> None:
     from sora_cli.console import command_output
     from sora_cli.evaluation.samples import write_plan
+    from sora_cli.tasks.output import check_free
 
     with command_output(json=options["as_json"], quiet=options["quiet"]) as console:
         path: Path | None = options["plan_output"]
-        if path is not None and path.exists() and not options["replace"]:
-            raise UsageError(f"{path} is there already", hint="choose another name, or replace it with --overwrite")
+        if path is not None:
+            check_free([path], (), overwrite=options["replace"])
         samples, rows, about = _planned(name, options)
         if path is not None:
             write_plan(path, samples, about)
-            console.note(f"the plan is in {path}")
+            return
         prompts = len({sample.prompt for sample in samples})
         rows = [*rows, {"dimension": "all", "prompts": prompts, "videos": len(samples)}]
         console.table(rows, ("dimension", "prompts", "videos"))
@@ -234,7 +244,7 @@ def _planned(name: SuiteName, options: Mapping[str, Any]) -> tuple[list[Sample],
     from sora_cli.text.prompts import read_prompts
 
     choice = vbench_plan.Choice(
-        vbench_plan.parse_positions(options["positions"]),
+        (options["first"], options["last"]),
         options["per_prompt"] or vbench_suite.SAMPLES,
         options.get("static_candidates"),
         42 if options["base_seed"] is None else options["base_seed"],
