@@ -165,6 +165,10 @@ def test_files(partial, sora):
     report(sora, partial, "-o", "report.json")
     assert json.loads(Path("report.json").read_text()) == document(sora, partial)
     assert sora("eval", "vbench", "report", str(partial), "-o", "report.txt").code == 2
+    refused = sora("eval", "vbench", "report", str(partial), "-o", "report.json")
+    assert refused.code == 2
+    assert "report.json is there already" in refused.err
+    assert report(sora, partial, "-o", "report.json", "--overwrite") == "report.json\n"
     refused = sora("eval", "vbench", "report", str(partial), "--reference-files", "tables")
     assert refused.code == 1
     assert "subject_consistency" in refused.err

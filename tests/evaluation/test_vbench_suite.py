@@ -17,12 +17,6 @@ def written(tmp_path, content):
     return path
 
 
-def test_what_an_entry_looks_for(tmp_path):
-    entry = load_suite("t2v", written(tmp_path, T2V)).entries[0]
-    assert entry.auxiliary("color") == {"color": "red"}
-    assert entry.auxiliary("scene") == {}
-
-
 @pytest.mark.parametrize(
     ("content", "error", "words"),
     [

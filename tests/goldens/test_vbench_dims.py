@@ -8,6 +8,7 @@ import torch
 from loader import cases, load_tensors
 
 from sora_cli.data.sampling import middle_of_parts
+from sora_cli.evaluation.vbench_suite import prompt_of
 from sora_plugins.vbench import rules
 
 TOPIC = "vbench_dims"
@@ -103,7 +104,7 @@ CHECKS = {
     "motion_smoothness": smoothness,
     "camera_motion": camera,
     "middle_frame_indices": table(lambda row: middle_of_parts(row["video_len"], row["num_frames"])),
-    "prompt_from_filename": table(lambda row: rules.prompt_of(row["path"])),
+    "prompt_from_filename": table(lambda row: prompt_of(row["path"])),
     "position_score": positions,
     "spatial_relationship_frames": relations,
     "object_class_hits": objects,

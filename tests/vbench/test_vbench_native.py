@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from clip_tiny import write_tokenizer
 
+from sora_cli.evaluation.vbench_scoring import ScoreRun
 from sora_cli.evaluation.vbench_suite import DIMENSIONS
 from sora_cli.plugin.protocols import ScoringJob, ScoringSettings
 from sora_cli.training.clip_reader import READERS
@@ -38,8 +40,6 @@ def noise(seed: int, frames: int = 4) -> np.ndarray:
 @pytest.fixture
 def clips(isolated, tmp_path):
     """A folder of clips of the suite, beside the suite, in the working folder."""
-    from pathlib import Path
-
     Path("suite.json").write_text(json.dumps(SUITE))
     folder = Path("clips")
     folder.mkdir()
@@ -67,7 +67,7 @@ def frames_of(path):
 def test_files_are_as_vbench_writes_them(clips, sora):
     finished = score(sora, *FLICKER)
     assert finished.code == 0, finished.err
-    assert finished.out == f"{clips.absolute()}_scores/temporal_flickering_eval_results.json\n"
+    assert finished.out == "clips_scores/temporal_flickering_eval_results.json\n"
     info = read("temporal_flickering_full_info")
     names = [f"clips/a still {animal}-{k}.mp4" for animal in ("fox", "cat") for k in range(2)]
     assert info == [
@@ -250,6 +250,25 @@ def test_a_folder_without_clips_of_the_suite(clips, sora):
     refused = score(sora)
     assert refused.code == 2
     assert 'called like "a still fox-0.mp4"' in refused.err
+    assert "no clip of" not in refused.err.replace("no clip of the suite", "")
+
+
+def test_results_lie_beside_the_clips_however_they_are_named(clips, monkeypatch):
+    def folder(videos):
+        return ScoreRun(Path(videos), ScoringSettings(suite="t2v")).folder
+
+    beside = Path("clips_scores").absolute()
+    assert folder("clips") == folder("clips/") == Path("clips_scores")
+    (clips / "below").mkdir()
+    monkeypatch.chdir(clips)
+    assert folder(".") == folder("below/..") == beside
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_before_scoring(clips, sora):
+    clips.with_name("taken").write_text("")
+    refused = score(sora, "-o", str(clips.with_name("taken")))
+    assert refused.code == 2
+    assert "cannot write to the folder" in refused.err
 
 
 # -- every dimension, with networks of one's own ---------------------------------------------------------------------

@@ -6,7 +6,6 @@ since they define the benchmark; each is said where it is.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, pairwise
 from pathlib import PurePath
@@ -242,7 +241,7 @@ def has_action(wanted: str, top: Iterable[tuple[str, float]]) -> bool:
     return any(label == wanted and round(score, 4) >= ACTION_SCORE for label, score in top)
 
 
-# -- sizes and names -----------------------------------------------------------------------------------------------
+# -- sizes ---------------------------------------------------------------------------------------------------------
 
 
 def quality_size(height: int, width: int, resize: str) -> tuple[int, int]:
@@ -259,8 +258,3 @@ def quality_crop(height: int, width: int, resize: str) -> tuple[int, int]:
     fitted = quality_size(height, width, resize)
     is_cut = resize == "shorter_centercrop" and fitted != (height, width)
     return (QUALITY_SIDE, QUALITY_SIDE) if is_cut else fitted
-
-
-def prompt_of(path: str) -> str:
-    """The prompt that a file is named after: without ending, and without "-" and digits at the end."""
-    return re.sub(r"-\d+$", "", PurePath(path).stem)

@@ -17,6 +17,7 @@ from sora_cli.errors import MissingError, SoraError, UsageError
 from sora_cli.files import write_text
 from sora_cli.plugin.manager import get_plugins
 from sora_cli.plugin.specs import ScoringBackendSpec
+from sora_cli.tasks.output import check_free
 
 from .provenance import provenance
 from .vbench_results import DimensionResult, read_results
@@ -31,6 +32,8 @@ SHOWN = (
     *("guidance", "negative_prompt", "weights", "commits", "sora"),
 )
 NOT_KEPT = "not kept"
+#: Files that the reference writes.
+REFERENCE_FILES = ("all_results", "scaled_results")
 
 
 def run_report(
@@ -41,15 +44,19 @@ def run_report(
     reference_files: Path | None = None,
     compare: bool = False,
     output: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Print the report of a folder or zip file of results, or write it to `output` (.md or .json).
 
     videos: where the clips are now, when they are not where the results say. reference_files: a folder for
     all_results.json and scaled_results.json as the reference writes them, which takes all dimensions. compare: with
-    published rows. Errors as `read_results`; SoraError for incomplete results with `reference_files`.
+    published rows. Errors as `read_results`; SoraError for incomplete results with `reference_files`; UsageError for
+    files that are there, unless they are to be overwritten.
     """
     if output is not None and output.suffix not in (".md", ".json"):
         raise UsageError(f"a report is .md or .json, not {output.name}")
+    tables = [] if reference_files is None else [reference_files / f"{name}.json" for name in REFERENCE_FILES]
+    check_free([*tables, *([output] if output is not None else ())], [source], overwrite=overwrite)
     results = read_results(source, suite, is_strict=reference_files is not None)
     if reference_files is not None:
         _write_reference(suite, results, reference_files)
@@ -148,7 +155,7 @@ def _write_reference(suite: SuiteName, results: Mapping[str, DimensionResult], f
             hint="leave --reference-files out for a report of what there is",
         )
     tables = reference_tables(suite, {name: result.value for name, result in results.items()})
-    for name, table in zip(("all_results", "scaled_results"), tables, strict=True):
+    for name, table in zip(REFERENCE_FILES, tables, strict=True):
         write_text(folder / f"{name}.json", json.dumps(table, indent=4, sort_keys=True))
 
 

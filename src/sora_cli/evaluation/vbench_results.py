@@ -119,7 +119,9 @@ def _open(source: Path) -> dict[str, Callable[[], bytes]]:
             path.name: path.read_bytes for path in sorted(source.iterdir()) if path.is_file() and path.name[0] != "."
         }
     if not source.exists():
-        raise UsageError(f"there is no {source}")
+        raise UsageError(
+            f"there is no folder or zip file {source}", hint="sora eval vbench score makes a folder of results"
+        )
     try:
         archive = zipfile.ZipFile(source)
     except (OSError, zipfile.BadZipFile) as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,10 @@ from sora_cli.console import get_console
 from sora_cli.errors import MissingError, SoraError, UsageError
 from sora_cli.plugin.manager import get_plugins
 from sora_cli.plugin.protocols import ScoringBackend, ScoringJob, ScoringSettings
+from sora_cli.tasks.output import prepare_folders
 
 from .vbench_results import INFO, RESULTS, SCORED
-from .vbench_suite import SAMPLES, Suite, choose_dimensions, closest_crop, load_suite
+from .vbench_suite import SAMPLES, Suite, choose_dimensions, closest_crop, load_suite, prompt_of
 
 #: Endings that VBench knows.
 ENDINGS = (".mp4", ".gif")
@@ -47,7 +47,7 @@ class ScoreRun:
     @property
     def folder(self) -> Path:
         """Where the results go: beside the clips, or as the user says."""
-        place = self.videos.absolute()
+        place = self.videos if self.videos.name.strip(".") else self.videos.resolve()  # "." and ".." have names
         return self.output or place.with_name(f"{place.stem if place.is_file() else place.name}_scores")
 
 
@@ -71,6 +71,7 @@ def run_score(run: ScoreRun) -> None:
     if done:
         console.note(f"already scored: {', '.join(done)}")
     if todo:
+        prepare_folders([job.folder / job.dimension for job in todo])
         backend.score(todo)
     for job in jobs:
         if job.dimension not in lacking:
@@ -110,7 +111,7 @@ def make_jobs(run: ScoreRun, backend: ScoringBackend) -> list[ScoringJob]:
         raise UsageError(f"{suite.path} has no prompts of {', '.join(unused)}")
     entries = suite_entries(suite, run.videos)
     crop = run.crop or (_crop_of(entries) if settings.suite == "i2v" else None)
-    jobs = []
+    jobs, without = [], []
     for name in dimensions:
         if name not in suite.dimensions:
             continue
@@ -122,12 +123,14 @@ def make_jobs(run: ScoreRun, backend: ScoringBackend) -> list[ScoringJob]:
                 f"{run.videos} has no clip of {name}", hint=f'clips are called like "{own[0]["prompt_en"]}-0.mp4"'
             )
         else:
-            get_console().note(f"no clip of {name}")
+            without.append(name)
     if not jobs:
         raise UsageError(
             f"{run.videos} has no clip of the suite",
             hint=f'they are called like "{suite.entries[0].file_name(0)}"\n--mode custom takes clips of any name',
         )
+    if without:
+        get_console().note(f"no clip of {', '.join(without)}")
     return jobs
 
 
@@ -152,7 +155,7 @@ def custom_entries(run: ScoreRun) -> list[dict[str, Any]]:
     if not files:
         raise UsageError(f"{videos} has no clips ({', '.join(ENDINGS)})")
     if run.prompts is None:
-        prompts = {path.name: run.prompt or re.sub(r"-\d+$", "", path.stem) for path in files}
+        prompts = {path.name: run.prompt or prompt_of(path.name) for path in files}
     else:
         try:
             content = json.loads(run.prompts.read_text(encoding="utf-8"))

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from sora_cli.errors import MissingError, SoraError, UsageError, unknown_name
@@ -71,10 +72,6 @@ class Entry:
     raw: Mapping[str, Any]
     """The object as it is in the file."""
 
-    def auxiliary(self, dimension: str) -> Any:
-        """What the dimension looks for besides the prompt, such as {"color": "red"}; {} without such a thing."""
-        return self.raw.get("auxiliary_info", {}).get(dimension, {})
-
     def file_name(self, sample: int, suffix: str = ".mp4") -> str:
         """The name of clip `sample`, counted from 0."""
         return file_name(self.prompt, sample, suffix)
@@ -113,6 +110,11 @@ class Suite:
 def file_name(prompt: str, sample: int, suffix: str = ".mp4") -> str:
     """The name by which VBench looks for clip `sample` of a prompt, counted from 0."""
     return f"{prompt}-{sample}{suffix}"
+
+
+def prompt_of(path: str) -> str:
+    """The prompt that a file of any name stands for: without ending, and without "-" and digits at the end."""
+    return re.sub(r"-\d+$", "", PurePath(path).stem)
 
 
 def load_suite(name: SuiteName, path: Path | None = None) -> Suite:

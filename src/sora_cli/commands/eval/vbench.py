@@ -211,6 +211,9 @@ def _report_options(
         Path | None,
         typer.Option("-o", "--output", help="file to write: .md or .json", metavar="FILE", rich_help_panel="Output"),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace files that are there", rich_help_panel="Output")
+    ] = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
