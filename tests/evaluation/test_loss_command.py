@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from sora_cli.evaluation import loss_measure
+from sora_cli.evaluation import loss, loss_measure
 from sora_cli.evaluation.chart import line_chart
 from sora_cli.evaluation.loss_logs import LOGS
 
@@ -190,6 +190,24 @@ def test_too_many_damaged_files(measure, clips: Path, tmp_path: Path):
     measure("--bucket", "144p:5:2", "--overwrite", "--set", "data.max_bad_share=0.2", table=damaged)
     assert losses()[0] == pytest.approx(alone[0], rel=1e-6)
     assert [one["row"] for one in result()["buckets"][0]["unreadable"]] == [5]
+
+
+def test_places_that_results_cannot_have(measure, tmp_path: Path):
+    for name, words in (("a.svg", "name for the chart"), (str(tmp_path), "is a folder")):
+        assert words in measure("--bucket", "144p:5:2", "-o", name, code=2).err
+    (tmp_path / "file").write_text("")
+    refused = measure("--bucket", "144p:5:2", "-o", str(tmp_path / "file" / "a.json"), code=2)
+    assert "cannot write to the folder" in refused.err
+    assert "measuring" not in refused.err
+
+
+def test_runs_at_once_keep_the_buckets_of_each_other(tmp_path: Path):
+    one, other = (loss.LossStore(tmp_path / "a.json", {"mode": "per clip"}) for _ in range(2))
+    one.keep({"resolution": "144p", "frames": 1, "loss": 0.5, "losses": [0.5]}, [500.0])
+    other.keep({"resolution": "144p", "frames": 5, "loss": 0.6, "losses": [0.6]}, [500.0])
+    one.keep({"resolution": "240p", "frames": 1, "loss": 0.7, "losses": [0.7]}, [500.0])
+    kept = [(entry["resolution"], entry["frames"]) for entry in json.loads(one.part.read_text())["buckets"]]
+    assert sorted(kept) == [("144p", 1), ("144p", 5), ("240p", 1)]
 
 
 def test_without_a_table(sora):

@@ -21,6 +21,7 @@ from sora_cli.launch.torchrun import follow_run, launch_line
 from sora_cli.plugin.manager import get_plugins
 from sora_cli.plugin.specs import ModelSpec
 from sora_cli.tasks.chosen import text_dtype_of
+from sora_cli.tasks.output import prepare_folders
 from sora_cli.tasks.records import options_record, parts_record
 from sora_cli.tasks.train_plan import TABLE_CACHE, TrainPlan, plan_of_process, plan_train, process_content
 from sora_cli.training.source import ClipSource
@@ -42,6 +43,7 @@ OF_DATA = (
 )
 COLUMNS = ("resolution", "frames", "clips", "unreadable", "loss")
 DIGITS = 4
+CHART = ".svg"
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ def run(resolved: ResolvedTrain, output: Path | None, options: LossOptions, *, o
     buckets, notes = _wanted(resolved, options, model)
     resolved = replace(resolved, config=_measuring(resolved.config, buckets, options))
     output = output or Path("outputs") / f"eval-loss-{model.name}.json"
+    if output.suffix == CHART or output.is_dir():
+        what = "is a folder" if output.is_dir() else "is a name for the chart"
+        raise UsageError(f"{output} {what}", hint="-o takes the name of a JSON file; the chart lies beside it")
     with tempfile.TemporaryDirectory(prefix="sora-") as place:
         cache = Path(place) / TABLE_CACHE
         plan = plan_train(resolved, plugins, cache=cache, advice="give the weights to measure with --weights")
@@ -91,6 +96,7 @@ def run(resolved: ResolvedTrain, output: Path | None, options: LossOptions, *, o
         store.open(overwrite=overwrite, resumes=not options.reference)
         skipped, missing = _missing(plan.source, buckets, store, options)
         if missing:
+            prepare_folders([output])
             content = {
                 **process_content("eval-loss", resolved, plan.source, cache),
                 "buckets": missing,
@@ -181,7 +187,7 @@ def measured_with(
         },
         "mask_ratios": config.objective.mask_ratios,
         "seed": config.run.seed,
-        "times": options.times,
+        "timesteps": options.times,
         "mode": "reference" if options.reference else "per clip",
         # Where noise is drawn in order, every bucket and batch changes those after it.
         **({"buckets": [list(bucket) for bucket in buckets]} if options.reference else {}),
@@ -239,7 +245,7 @@ class LossStore:
     @property
     def chart(self) -> Path:
         """The picture of the result."""
-        return self.output.with_suffix(".svg")
+        return self.output.with_suffix(CHART)
 
     def open(self, *, overwrite: bool = False, resumes: bool = True) -> None:
         """Read what was measured with the same settings. resumes: whether an incomplete result is gone on with.
@@ -275,7 +281,8 @@ class LossStore:
         return UsageError(f"{path} was measured with other settings: {', '.join(changed)}", hint=hint)
 
     def keep(self, entry: dict[str, Any], times: Sequence[float]) -> None:
-        """Keep the entry of a bucket."""
+        """Keep the entry of a bucket, beside those that another run with the same settings has kept meanwhile."""
+        self.open(overwrite=True)
         self._take([entry], times)
         content = {"settings": self.settings, "timesteps": list(times), "buckets": list(self.entries.values())}
         write_text(self.part, json.dumps(content))
@@ -321,7 +328,7 @@ def _show(document: Mapping[str, Any], output: Path) -> None:
         console.result(output)
     else:
         console.table(rows, COLUMNS)
-        console.note(f"written: {output} and {output.with_suffix('.svg').name}")
+        console.note(f"written: {output} and {output.with_suffix(CHART).name}")
 
 
 def convert_logs(folder: Path, *, overwrite: bool = False) -> None:
