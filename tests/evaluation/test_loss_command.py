@@ -121,8 +121,8 @@ def test_an_interrupted_run_goes_on(measure):
     Path("loss.svg").unlink()
     with pytest.MonkeyPatch.context() as patch:
         spy(patch, stop_at=1)
-        measure(*BOTH, code=130)
-    assert PART.exists()
+        stopped = measure(*BOTH, code=130)
+    assert "kept: the buckets that are measured, in loss.json.part" in stopped.err
     assert not OUT.exists()
     assert "other settings: seed" in measure(*BOTH, "--seed", "1", code=2).err
     assert PART.exists()

@@ -104,16 +104,27 @@ def run(resolved: ResolvedTrain, output: Path | None, options: LossOptions, *, o
                 "settings": store.settings,
                 "options": {"times": options.times, "reference": options.reference, "loras": list(options.loras)},
             }
-            if launch_line(resolved, Path("run.json")) is None:
-                from sora_cli.launch.mesh import Team
-
-                _measure_share(plan, content, Team())
-            else:
-                follow_run(resolved, content, [])
+            _measure(plan, resolved, content)
             store.open(overwrite=overwrite)
     names = [str(Path(name).resolve()) for name in plan.config.data.tables]
     document = store.finish(buckets, {"tables": names, "bad_rows": plan.source.table.num_skipped, "skipped": skipped})
     _show(document, output)
+
+
+def _measure(plan: TrainPlan, resolved: ResolvedTrain, content: Mapping[str, Any]) -> None:
+    """Measure here, or in several processes, which are told `content`."""
+    try:
+        if launch_line(resolved, Path("run.json")) is None:
+            from sora_cli.launch.mesh import Team
+
+            _measure_share(plan, content, Team())
+        else:
+            follow_run(resolved, content, [])
+    except KeyboardInterrupt:
+        part = LossStore(Path(content["output"]), content["settings"]).part
+        if part.exists() and not content["options"]["reference"]:
+            get_console().note(f"kept: the buckets that are measured, in {part}; the same command goes on there")
+        raise
 
 
 def measure_in_process(content: Mapping[str, Any]) -> None:

@@ -67,7 +67,9 @@ def read_plan(path: Path) -> tuple[list[Sample], dict[str, Any]]:
         samples = [Sample(**sample) for sample in content["samples"]]
         about = dict(content["about"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is no plan of samples: {error}", hint="sora eval vbench plan makes one") from error
+        raise UsageError(
+            f"{path} is no plan of samples: {error}", hint="sora eval vbench plan and sora eval human plan make them"
+        ) from error
     return samples, about
 
 
