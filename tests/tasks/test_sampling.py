@@ -2,12 +2,14 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
 from sora_cli.launch.mesh import Team
+from sora_cli.tasks import sampling
 from sora_cli.tasks.sampling import OneByOne, _share, is_out_of_memory
 
 
@@ -65,3 +67,43 @@ def test_processes_share_what_is_still_to_make() -> None:
     assert sorted(numbers[0] + numbers[1]) == list(range(6))
     assert [len([number for number in share if number % 2]) for share in numbers] == [2, 1], "not three and none"
     assert all(share == sorted(share) for share in numbers)
+
+
+class Noisy(NamedTuple):
+    """Of a request, what is looked at here."""
+
+    noise: torch.Tensor
+    frame_mask: torch.Tensor | None = None
+
+
+def test_what_a_sampler_looks_back_at_is_no_place_for_given_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latents of an interrupted run may have more channels, which the sampler gets back; given frames do not."""
+    kept = torch.randn(1, 8, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    seen = []
+
+    def into(noise, clips, part, before):
+        seen.append(noise)
+        return noise + 1, torch.tensor([[0.0, 1.0, 1.0]])
+
+    plan = SimpleNamespace(
+        steps=4,
+        segments=SimpleNamespace(count=1),
+        loop=None,
+        components=SimpleNamespace(vae=SimpleNamespace(latent_channels=4)),
+    )
+    parts = SimpleNamespace(
+        team=SimpleNamespace(is_leader=True, share=lambda found, step: (found, step)),
+        given=SimpleNamespace(into=into),
+        device=torch.device("cpu"),
+        model=None,
+        is_tight=False,
+        enter=lambda name: None,
+    )
+    keeper = SimpleNamespace(find=lambda: kept, resumed_from=2)
+    clip = SimpleNamespace(given=True, path=Path("x.mp4"))
+    monkeypatch.setattr(sampling, "_request", lambda plan, parts, texts, clips, noise, part: Noisy(noise))
+    monkeypatch.setattr(sampling, "_run_sampler", lambda plan, parts, model, request, *rest: request)
+    request = sampling._sample(plan, parts, None, [clip], keeper, 0, [])
+    assert torch.equal(seen[0], kept[:, :4])
+    assert torch.equal(request.noise, kept)
+    assert request.frame_mask.tolist() == [[0.0, 1.0, 1.0]]

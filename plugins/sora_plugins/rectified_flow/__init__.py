@@ -13,7 +13,7 @@ def sora_schedulers() -> list[SchedulerSpec]:
         SchedulerSpec(
             name="rectified_flow",
             aliases=("rflow",),
-            summary="straight paths between noise and data, Euler steps, size-aware time shift",
+            summary="straight paths between noise and data, steps of order 1 or 2, size-aware time shift",
             target="sora_plugins.rectified_flow.rectified_flow:RectifiedFlow",
             options="sora_plugins.rectified_flow.config:RectifiedFlowOptions",
             prediction="velocity",

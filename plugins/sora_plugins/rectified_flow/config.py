@@ -17,6 +17,9 @@ class RectifiedFlowOptions(BaseModel):
     use_timestep_transform: bool = Field(False, description="shift times towards noise for larger and longer videos")
     transform_scale: Annotated[float, Field(gt=0)] = Field(1.0, description="factor of the time shift in training")
     sampling_scale: Annotated[float, Field(gt=0)] = Field(1.0, description="factor of the time shift in sampling")
+    solver: Literal["euler", "adams-bashforth"] = Field(
+        "euler", description="how steps are taken; adams-bashforth looks back at the step before, for the same time"
+    )
     sample_method: Literal["uniform", "logit-normal"] = Field("uniform", description="how training times are drawn")
     loc: float = Field(0.0, description="mean of the logit of training times")
     scale: Annotated[float, Field(gt=0)] = Field(1.0, description="deviation of the logit of training times")

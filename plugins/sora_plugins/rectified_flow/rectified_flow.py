@@ -106,11 +106,15 @@ class RectifiedFlow:
         start_step: int = 0,
         on_step: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
-        """Euler steps from noise to latents with classifier-free guidance. Returns (n, C, T, H, W) float32.
+        """Steps from noise to latents with classifier-free guidance. Returns (n, C, T, H, W) float32.
 
         Frames with frame_mask 0 come out as they went in and are shown to the network as clean. Frames with an edit
         ratio r between stay clean until the time falls to r * N, are re-noised to that time and generated from there.
         start_step resumes with request.noise as the latents after that many steps.
+
+        An Adams-Bashforth step looks back at the velocity of the step before, so what on_step gets before the last step
+        are the latents and, behind them on the channel axis, that velocity: (n, 2C, T, H, W). With start_step,
+        request.noise is just that.
         """
         number = self.options.num_timesteps
         times = self.schedule(
@@ -121,24 +125,35 @@ class RectifiedFlow:
             latent_frames=request.latent_frames,
         ).to(request.noise.device)
         velocity = guided_velocity(model, request, guidance)
-        z = request.noise
+        z, before = request.noise, None
+        looks_back = self.options.solver == "adams-bashforth"
+        if looks_back and 0 < start_step < steps:
+            z, before = z.chunk(2, dim=1)
         frame_mask = request.frame_mask
         if frame_mask is not None and bool((frame_mask == 1).all()):
             frame_mask = None
         for step in range(start_step, steps):
             t = times[step]
             next_t = times[step + 1] if step + 1 < steps else torch.zeros_like(t)
-            active = None
+            active, was_noise = None, None
             kept = z
             if frame_mask is not None:
                 active = frame_mask * number >= t
                 was_noise = frame_mask == 1 if step == 0 else frame_mask * number >= times[step - 1]
                 z = self._renoise(z, active & ~was_noise, t, step, request)
-            z = z + velocity(z, t, active) * ((t - next_t) / number)
+            slope = velocity(z, t, active)
+            taken = slope
+            if before is not None and times[step - 1] > t:
+                # The velocity half a step on, along the line through this one and the last.
+                taken = slope + 0.5 * (t - next_t) / (times[step - 1] - t) * (slope - before)
+                if was_noise is not None:  # a frame that starts being edited now has no velocity before
+                    taken = torch.where(was_noise[:, None, :, None, None], taken, slope)
+            z = z + taken * ((t - next_t) / number)
+            before = slope if looks_back else None
             if active is not None:
                 z = torch.where(active[:, None, :, None, None], z, kept)
             if on_step is not None:
-                on_step(step + 1, z)
+                on_step(step + 1, torch.cat([z, slope], dim=1) if looks_back and step + 1 < steps else z)
         return z
 
     def _renoise(self, z: Tensor, starting: Tensor, t: Tensor, step: int, request: SampleRequest) -> Tensor:

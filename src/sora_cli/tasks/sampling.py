@@ -287,8 +287,9 @@ def _sample(
     if part or any(clip.given for clip in clips):
         if parts.given is None:
             parts.given = GivenLatents(plan, parts)
-        given, mask = parts.given.into(noise, clips, part, _before(parts, ends) if part else None)
-        # Latents of an interrupted run hold what is given already.
+        # Latents of an interrupted run hold what is given already, and may have more behind them: `Scheduler.sample`.
+        alone = noise[:, : plan.components.vae.latent_channels]
+        given, mask = parts.given.into(alone, clips, part, _before(parts, ends) if part else None)
         noise = given if keeper.resumed_from == 0 else noise
     request = _request(plan, parts, texts, clips, noise, part)._replace(frame_mask=mask)
     parts.enter("model")
