@@ -15,13 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 Clip = NDArray[np.uint8]
+#: Of clips that are made from captions; the next one's is one more.
+FIRST_SEED = 1000
 
 
 class Rendered(NamedTuple):
-    """A rendered clip and the parameters it shows."""
+    """A rendered clip, the parameters it shows, and a caption that is true for it."""
 
     clip: Clip
     scene: dict[str, Any]
+    caption: str
 
 
 def sora(*arguments: str) -> str:
@@ -42,8 +45,11 @@ def rendered(folder: Path, count: int, seed: int, *, frames: int = 51, size: str
     sora("scenes", "render", "-o", str(folder), "--count", str(count), "--seed", str(seed), "--frames", str(frames),
          "--size", size, "-q")  # fmt: skip
     with (folder / "clips.csv").open(newline="") as table:
-        paths = [folder / row["path"] for row in csv.DictReader(table)]
-    return [Rendered(frames_of(path), json.loads(Path(f"{path}.json").read_text())["scene"]) for path in paths[:count]]
+        rows = list(csv.DictReader(table))[:count]
+    scenes = [json.loads((folder / f"{row['path']}.json").read_text())["scene"] for row in rows]
+    return [
+        Rendered(frames_of(folder / row["path"]), scene, row["text"]) for row, scene in zip(rows, scenes, strict=True)
+    ]
 
 
 def generated(folder: Path, prompts: Sequence[str], options: Sequence[str]) -> list[Clip]:
@@ -54,6 +60,18 @@ def generated(folder: Path, prompts: Sequence[str], options: Sequence[str]) -> l
     said = sora("generate", "--prompt-file", str(file), "-m", "nano", "-o", str(folder), "-q", *options)
     paths = [Path(line) for line in said.splitlines()]
     assert len(paths) == len(prompts)
+    return [frames_of(path) for path in paths]
+
+
+def retold(folder: Path, renders: Sequence[Rendered], options: Sequence[str]) -> list[Clip]:
+    """A clip for the caption and camera of each render, each from its own seed; what is there already is kept."""
+    prompts = [each.caption + json.dumps({"camera": each.scene["camera"]}) for each in renders]
+    paths = [folder / f"clip_{index:05}.mp4" for index in range(len(renders))]
+    files = [{"path": str(path), "seed": FIRST_SEED + index} for index, path in enumerate(paths)]
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = folder / "settings.yaml"  # of which JSON is a part
+    settings.write_text(json.dumps({"prompt": {"prompts": prompts}, "output": {"files": files}}))
+    sora("generate", "--config", str(settings), "-m", "nano", "-q", *options)
     return [frames_of(path) for path in paths]
 
 
