@@ -204,7 +204,9 @@ def test_a_clip_alone_and_in_a_batch(sora_tiny: TinyRun, monkeypatch: pytest.Mon
     decoded: dict[str, np.ndarray] = {}
 
     @contextlib.contextmanager
-    def keep_frames(path: Path, fps: float, settings: dict[str, Any]) -> Iterator[Callable[[np.ndarray], None]]:
+    def keep_frames(
+        path: Path, fps: float, settings: dict[str, Any], **of_the_file: Any
+    ) -> Iterator[Callable[[np.ndarray], None]]:
         pieces: list[np.ndarray] = []
         yield pieces.append
         decoded[str(path)] = np.concatenate(pieces)
