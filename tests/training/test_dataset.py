@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -69,6 +70,33 @@ def test_only_the_window_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(turned) == 3
     assert min(decoded) >= 18
     assert max(decoded) <= 30
+
+
+def test_opening_a_file_does_not_hold_it():
+    import weakref
+
+    from sora_cli.training import clip_reader
+
+    class Packet:
+        size, is_discard, is_keyframe = 1, False, True
+
+        def __init__(self, pts: int) -> None:
+            self.pts = pts
+
+    most, alive = 0, weakref.WeakSet()
+
+    def packets():
+        nonlocal most
+        for pts in range(50):
+            packet = Packet(pts)
+            alive.add(packet)
+            most = max(most, len(alive))
+            yield packet
+
+    stream = SimpleNamespace(codec_context=SimpleNamespace(), average_rate=8)
+    container = SimpleNamespace(streams=SimpleNamespace(video=[stream]), demux=lambda _: packets())
+    assert clip_reader._PyAvVideo(container).num_frames == 50
+    assert most <= 2
 
 
 def test_decord_gives_the_same_frames(tmp_path: Path):

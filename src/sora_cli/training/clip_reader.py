@@ -129,12 +129,17 @@ class _PyAvVideo:
         # One thread: several files are decoded at a time by the loader's processes.
         self.stream_of_video.codec_context.thread_count = 1
         self.fps = float(self.stream_of_video.average_rate or UNKNOWN_FPS)
-        packets = [packet for packet in container.demux(self.stream_of_video) if packet.size and not packet.is_discard]
+        # Not the packets themselves, which are the whole file.
+        packets = [
+            (packet.pts, packet.is_keyframe)
+            for packet in container.demux(self.stream_of_video)
+            if packet.size and not packet.is_discard
+        ]
         self.num_frames = len(packets)
-        times = [packet.pts for packet in packets]
+        times = [time for time, _ in packets]
         # Without display times frames can only be counted from the first.
         self.times = sorted(times) if None not in times and len(set(times)) == len(times) else None
-        self.key_times = sorted(packet.pts for packet in packets if packet.is_keyframe) if self.times else []
+        self.key_times = sorted(time for time, is_key in packets if is_key) if self.times else []
 
     def frames(self, numbers: Sequence[int]) -> Tensor:
         """As the protocol."""
