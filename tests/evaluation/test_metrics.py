@@ -60,6 +60,7 @@ def test_known_values_and_what_cannot_be_measured(sora, folders) -> None:
     table = sora("eval", "metrics", decoded, "--reference", originals)
     assert "mean of 2" in table.out
     assert "no original has its name" in table.err
+    assert "--fit brings it to the size of the original" in table.err
 
 
 def test_fitted_and_by_position(sora, folders, tmp_path: Path) -> None:
@@ -107,8 +108,11 @@ def test_nothing_that_can_be_measured_fails(sora, tmp_path: Path) -> None:
         report = measured(sora, str(tmp_path / "bad"), *arguments, code=1)
         assert report["videos"][0]["reason"]
         assert report["mean"] == dict.fromkeys(report["mean"])
+    video = tmp_path / "bad" / "a.mp4"
     failed = sora("eval", "metrics", str(tmp_path / "bad"))
     assert "none of the 1 videos could be measured" in failed.err
+    assert (failed.out, failed.err.count(str(video)), failed.err.count("cannot be decoded")) == ("", 1, 1)
+    assert "give a video or a picture that can be played" in failed.err
 
 
 def test_videos_alone(sora, folders) -> None:
@@ -138,6 +142,7 @@ def test_what_is_asked_for_wrongly(sora, folders) -> None:
         assert (failed.code, message in failed.err) == (2, True), failed.err
     missing = sora("eval", "metrics", decoded, "--metric", "match")
     assert (missing.code, "clip-vit-large-patch14" in missing.err) == (3, True)
+    assert "give your own with --metric-weights clip=FILE" in missing.err
 
 
 def test_prompts_come_from_videos_or_a_table(sora, tmp_path: Path) -> None:
@@ -156,6 +161,9 @@ def test_prompts_come_from_videos_or_a_table(sora, tmp_path: Path) -> None:
     assert given["videos"][0]["values"]["match"] != a["values"]["match"]
     assert given["videos"][1]["values"]["match"] is not None
     assert set(given["weights"]) == {"match"}
+    (tmp_path / "prompts.csv").write_text("path,text\nx/b.mkv,snow\ny/b.mkv,rain\n")
+    ambiguous = measured(sora, *arguments, "--prompts", str(tmp_path / "prompts.csv"))
+    assert ambiguous["videos"][1]["reason"] == "match: it has no caption"
 
 
 def test_sets_of_videos(sora, folders, tmp_path: Path) -> None:

@@ -76,7 +76,9 @@ class Tools(NamedTuple):
 
 @dataclass
 class Row:
-    """What is known of a video. values: by column; frame_values: of each frame, by measure; reason: why not more."""
+    """What is known of a video. values: by column; frame_values: of each frame, by measure; reason: why not more; hint:
+    what to do about that.
+    """
 
     video: Path
     reference: Path | None = None
@@ -86,11 +88,20 @@ class Row:
     values: dict[str, Any] = field(default_factory=dict)
     frame_values: dict[str, Tensor] = field(default_factory=dict)
     reason: str | None = None
+    hint: str | None = None
 
     @property
     def is_measured(self) -> bool:
         """Whether there is any value."""
         return any(value is not None for value in self.values.values())
+
+    def fail(self, error: SoraError) -> None:
+        """There is a reason more, unless it is known. Errors name the video first, as the row does."""
+        reason = error.message.removeprefix(f"{self.video}: ")
+        if self.reason is None:
+            self.reason, self.hint = reason, error.hint
+        elif reason not in self.reason.split("; "):
+            self.reason = f"{self.reason}; {reason}"
 
     def record(self) -> dict[str, Any]:
         """For the report."""
@@ -207,14 +218,17 @@ def _defaults(options: MetricsOptions) -> list[str]:
 
 
 def _prompts(table: Path | None) -> dict[str, str]:
-    """Path, and file name, -> prompt, of a table with the columns path and text."""
+    """Path, and file name where it tells, -> prompt, of a table with the columns path and text."""
     if table is None:
         return {}
     frame = open_rows([str(table)])
     if "text" not in frame.columns:
         raise UsageError(f"{table} has no column text", hint=f"its columns: {', '.join(frame.columns)}")
     rows = [(path, text) for path, text in frame.select("path", "text").iter_rows() if text]
-    return {**{Path(path).name: text for path, text in rows}, **dict(rows)}
+    by_name: dict[str, set[str]] = {}
+    for path, text in rows:
+        by_name.setdefault(Path(path).name, set()).add(text)
+    return {**{name: min(texts) for name, texts in by_name.items() if len(texts) == 1}, **dict(rows)}
 
 
 # -- measuring -------------------------------------------------------------------------------------------------------
@@ -229,7 +243,7 @@ def _measure_frames(rows: Sequence[Row], measures: Measures, options: MetricsOpt
                 try:
                     _measure_row(row, measures, options)
                 except SoraError as error:
-                    row.reason = error.message
+                    row.fail(error)
             progress.advance()
 
 
@@ -255,7 +269,8 @@ def _score(rows: Sequence[Row], chosen: Sequence[Chosen], prompts: Mapping[str, 
             [made] = work([{"path": path, "text": text}])
             [values] = made.rows
             row.values |= {name: value for name, value in values.items() if name != REASON}
-            row.reason = "; ".join(filter(None, (row.reason, values[REASON]))) or None
+            if values[REASON]:
+                row.fail(SoraError(values[REASON]))
             progress.advance()
 
 
@@ -269,7 +284,7 @@ def _distances(rows: Sequence[Row], originals: Sequence[Path], sets: Measures, l
             try:
                 _look_at(row.video, sets, look, ours)
             except SoraError as error:
-                row.reason = row.reason or error.message
+                row.fail(error)
             progress.advance()
         for original in originals:
             try:
@@ -373,7 +388,9 @@ def _show(rows: Sequence[Row], report: Mapping[str, Any], tools: Tools) -> None:
     console = get_console()
     for row in rows:
         if row.reason is not None:
-            console.warn(f"{row.video}: {row.reason}")
+            console.warn(row.reason if row.reason.startswith(f"{row.video} ") else f"{row.video}: {row.reason}")
+    for hint in dict.fromkeys(row.hint for row in rows if row.hint is not None):
+        console.note(hint)
     if console.mode == "json":
         console.record(report)
         return
@@ -381,7 +398,7 @@ def _show(rows: Sequence[Row], report: Mapping[str, Any], tools: Tools) -> None:
     if console.mode == "quiet":
         console.record({**report["mean"], **sets})
         return
-    if tools.frames or tools.scorers:
+    if report["measured"]:
         shown = [
             {"video": row.video.name, "frames": row.frames, "size": row.size, **row.values}
             for row in rows

@@ -201,7 +201,10 @@ def choose_vae(options: CodecOptions, plugins: Plugins) -> VAESpec:
 
 
 def check_files(paths: Sequence[str | Path]) -> None:
-    """Raise UsageError for files that are not there, before anything is loaded."""
+    """Raise UsageError for folders and for files that are not there, before anything is loaded."""
+    folder = next((path for path in paths if Path(path).is_dir()), None)
+    if folder is not None:
+        raise UsageError(f"{folder} is a folder", hint="name the files in it")
     absent = [str(path) for path in paths if not Path(path).is_file()]
     if absent:
         raise UsageError(

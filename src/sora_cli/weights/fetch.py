@@ -95,11 +95,19 @@ def find_cached(repo: str, revision: str, patterns: Sequence[str]) -> HubFiles |
 
 
 def fetch(
-    repo: str, revision: str, patterns: Sequence[str], *, what: str, licence: str | None = None, update: bool = False
+    repo: str,
+    revision: str,
+    patterns: Sequence[str],
+    *,
+    what: str,
+    licence: str | None = None,
+    update: bool = False,
+    option: str = "--weights FILE",
 ) -> HubFiles:
     """The files of a repository, downloaded if need be. update: ask the hub which commit the revision means now.
 
     patterns: names or patterns of files; empty takes what an unknown repository has of configuration and weights.
+    option: how the user gives files of his own, for messages.
     Raises MissingError for no network, an unknown repository, revision or file, and a repository that needs a token;
     SoraError for a full disk.
     """
@@ -107,7 +115,7 @@ def fetch(
         found = find_cached(repo, revision, patterns)
         if found is not None:
             return found
-    with _hub_errors(repo, revision, what):
+    with _hub_errors(repo, revision, what, option):
         return _download(repo, revision, patterns, what=what, licence=licence, update=update)
 
 
@@ -116,7 +124,7 @@ def is_offered(repo: str, revision: str) -> bool:
     from huggingface_hub import HfApi
 
     try:
-        with _hub_errors(repo, revision, repo):
+        with _hub_errors(repo, revision, repo, "--weights FILE"):
             HfApi().model_info(repo, revision=revision, timeout=HURRY_SECONDS)
     except SoraError:
         return False
@@ -188,7 +196,7 @@ def _announce(repo: str, commit: str, sizes: dict[str, int], *, what: str, licen
 
 
 @contextlib.contextmanager
-def _hub_errors(repo: str, revision: str, what: str) -> Iterator[None]:
+def _hub_errors(repo: str, revision: str, what: str, option: str) -> Iterator[None]:
     """Turn the errors of huggingface-hub and of the network into one message each."""
     from huggingface_hub import errors
 
@@ -205,14 +213,14 @@ def _hub_errors(repo: str, revision: str, what: str) -> Iterator[None]:
     except errors.EntryNotFoundError as error:
         raise MissingError(f"{repo} lacks a file that {what} needs: {error}") from error
     except errors.OfflineModeIsEnabled as error:
-        raise _not_here(repo, what, "HF_HUB_OFFLINE is set") from error
+        raise _not_here(repo, what, "HF_HUB_OFFLINE is set", option) from error
     except SoraError:
         raise
     except OSError as error:
         if error.errno == 28:
             hint = "make room, or set HF_HOME to a folder on a larger disk; the same command goes on from there"
             raise SoraError(f"no space left in {cache_folder()}", hint=hint) from error
-        raise _not_here(repo, what, _reason(error)) from error
+        raise _not_here(repo, what, _reason(error), option) from error
     except Exception as error:
         # The network library below differs between versions of huggingface-hub; its errors share no class.
         if type(error).__module__.split(".")[0] not in (
@@ -224,18 +232,18 @@ def _hub_errors(repo: str, revision: str, what: str) -> Iterator[None]:
             "huggingface_hub",
         ):
             raise
-        raise _not_here(repo, what, _reason(error)) from error
+        raise _not_here(repo, what, _reason(error), option) from error
 
 
 def _reason(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _not_here(repo: str, what: str, reason: str) -> MissingError:
+def _not_here(repo: str, what: str, reason: str, option: str) -> MissingError:
     return MissingError(
         f"the weights of {what} ({repo}) are not all on this machine and cannot be downloaded: {reason}",
         hint="check the connection and run the same command again: it goes on where it stopped\n"
-        "or `sora pull` them on a machine with network and copy its cache, or give a local folder with --weights",
+        f"or `sora pull` them on a machine with network and copy its cache, or give your own with {option}",
     )
 
 

@@ -82,7 +82,7 @@ def locate_weights(
         place = Path(os.path.expanduser(override))
         hub_id = split_hub_id(override)
         if not place.exists() and hub_id is not None:
-            return _from_hub(*hub_id, (), what=what, licence=None, size_gib=None, download=download)
+            return _from_hub(*hub_id, (), what=what, licence=None, size_gib=None, download=download, option=option)
         checkpoint = newest_checkpoint(place)
         if checkpoint is not None:
             if json.loads((checkpoint / RECORD).read_text(encoding="utf-8")).get("lora"):
@@ -113,6 +113,7 @@ def locate_weights(
         licence=weights.licence,
         size_gib=weights.size_gib,
         download=download,
+        option=option,
     )
 
 
@@ -182,16 +183,17 @@ def _from_hub(
     licence: str | None,
     size_gib: float | None,
     download: bool,
+    option: str,
 ) -> LocatedWeights:
     found = find_cached(repo, revision, files) if files else None
     if found is None and not download:
         size = f", about {size_gib:.1f} GiB" if size_gib else ""
         raise MissingError(
             f"the weights of {what} would be downloaded from {repo}{size}",
-            hint="download them with `sora pull`, or give a file or folder with --weights",
+            hint=f"download them with `sora pull`, or give your own with {option}",
         )
     if found is None:
-        found = fetch(repo, revision, files, what=what, licence=licence)
+        found = fetch(repo, revision, files, what=what, licence=licence, option=option)
     return dataclasses.replace(_located(list(found.paths)), commit=found.commit)
 
 
