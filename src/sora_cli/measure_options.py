@@ -63,7 +63,8 @@ Fit = Annotated[
     bool,
     typer.Option(
         "--fit",
-        help="bring videos to the size, rate and length of the original instead of refusing others",
+        help="bring videos to the size and rate of the original, and compare the frames that both have, instead of "
+        "refusing others",
         rich_help_panel="Originals",
     ),
 ]

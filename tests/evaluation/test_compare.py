@@ -47,7 +47,8 @@ def test_numbers_and_files(sora, clips: list[str], tmp_path: Path) -> None:
     assert maps[2].mean() > 30
     assert np.delete(maps, 2, axis=0).max() < 20
     sheet = Image.open(out / "sheet.png")
-    assert sheet.size == (6 * (48 + drawing.GAP), 5 * (32 + drawing.GAP + drawing.LABEL_HEIGHT))
+    rows = 5 * (32 + drawing.GAP + drawing.LABEL_HEIGHT)
+    assert sheet.size == (6 * (48 + drawing.GAP), drawing.LABEL_HEIGHT + rows)
 
 
 def test_nothing_is_overwritten(sora, clips: list[str], tmp_path: Path) -> None:
@@ -72,12 +73,14 @@ def test_other_clips(sora, clips: list[str], tmp_path: Path) -> None:
     done = sora("compare", clips[0], other, "--fit", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["frames"] == 2
+    assert f"the first 2 frames are compared, of 7 of {clips[0]}" in done.err
     slower = str(lossless(tmp_path / "d.mkv", noise(7), fps=4))
     warned = sora("compare", clips[0], slower, "--overwrite")
     assert "the clips have 4, 8 frames a second; frames are compared by their number" in warned.err
     for arguments, message in (
         ((clips[0],), "two or more clips"),
         ((clips[0], "absent.mp4"), "there is no file absent.mp4"),
+        ((clips[0], str(tmp_path)), f"{tmp_path} is a folder"),
         ((*clips, "--metric", "flicker"), "flicker does not compare frames"),
         ((*clips, "--metric-weights", "alexnet=x", "--metric", "psnr"), "no measure looks with alexnet"),
     ):
@@ -98,6 +101,16 @@ def test_settings_that_differ(sora, tmp_path: Path) -> None:
     shown = sora("compare", *map(str, videos))
     assert "settings that differ" in shown.out
     assert "no settings are stored in c" in shown.err
+
+
+def test_odd_names_and_clips_that_cannot_be_measured(sora, clips: list[str], tmp_path: Path) -> None:
+    odd = Path(clips[1]).rename(tmp_path / "ü\n漢.mkv")
+    assert sora("compare", clips[0], str(odd), "-o", "out").code == 0
+    assert Path("out/difference-ü\n漢.mp4").is_file()
+    tiny = str(lossless(tmp_path / "tiny.mkv", noise(2, (8, 8))))
+    failed = sora("compare", tiny, tiny, "-o", "none")
+    assert (failed.code, "choose other measures with --metric" in failed.err) == (1, True)
+    assert not Path("none").exists()
 
 
 def test_lpips_where_its_weights_are(sora, clips: list[str], tmp_path: Path) -> None:
@@ -126,6 +139,10 @@ def test_labels_have_room() -> None:
     assert (wide.shape, narrow.shape) == ((drawing.LABEL_HEIGHT, 200, 3), (drawing.LABEL_HEIGHT, 40, 3))
     assert wide.max() > 150
     assert narrow[:, -drawing.GAP :].max() < 100
+    assert np.array_equal(drawing.label("über\n\x1b[1m", 200), drawing.label("uber [1m", 200))
+    pictures = [np.zeros((8, 96, 3), np.uint8)] * 2
+    sheet = drawing.sheet(["frame 0", "frame 9"], [("a", pictures)])
+    assert np.array_equal(sheet[: drawing.LABEL_HEIGHT, 100:], drawing.label("frame 9", 100))
     assert drawing.even(np.zeros((1, 5, 7, 3), np.uint8)).shape == (1, 6, 8, 3)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,19 +82,19 @@ def run(videos: Sequence[Path], options: CompareOptions, *, output: Path | None,
     folder = output or DEFAULT_FOLDER / f"compare-{videos[0].stem}"
     if folder.is_file():
         raise UsageError(f"--output {folder} is a file", hint="name a folder")
-    files = {name: folder / f"difference-{name}.mp4" for name in names[1:]}
-    written = [folder / SIDE_BY_SIDE, folder / SHEET, folder / FRAMES, *files.values()]
+    files = [folder / f"difference-{name}.mp4" for name in names[1:]]
+    written = [folder / SIDE_BY_SIDE, folder / SHEET, folder / FRAMES, *files]
     check_free(written, videos, overwrite=overwrite)
     measures = _measures(options)
-    with open_together(videos, Look(), fitted=options.fitted) as clips:
+    with open_together(videos, Look(), fitted=options.fitted) as clips, _made_folder(folder):
         _warn_of_rates(clips)
         num_frames = clips[0].num_frames
         shown = Shown(sorted({round(place) for place in np.linspace(0, num_frames - 1, SHEET_FRAMES)}))
         values = {name: Values(measures) for name in names[1:]}
-        folder.mkdir(parents=True, exist_ok=True)
         with get_console().progress("comparing", num_frames) as progress:
             _go_through(clips, names, values, shown, folder / SIDE_BY_SIDE, files, progress.advance)
-    write_image(folder / SHEET, drawing.sheet(list(shown.pictures.items())))
+    titles = [f"frame {number}" for number in shown.numbers]
+    write_image(folder / SHEET, drawing.sheet(titles, list(shown.pictures.items())))
     by_frame = {name: {key: each.tolist() for key, each in one.of_frames().items()} for name, one in values.items()}
     write_text(folder / FRAMES, _frames_table(by_frame, num_frames))
     shapes = [{"fps": clip.fps, "size": f"{clip.height}x{clip.width}"} for clip in clips]
@@ -112,6 +112,20 @@ def run(videos: Sequence[Path], options: CompareOptions, *, output: Path | None,
         "files": [str(path) for path in written],
     }
     _show(record, measures)
+
+
+@contextlib.contextmanager
+def _made_folder(folder: Path) -> Iterator[None]:
+    """Make a folder, which goes again when an error or Ctrl-C leaves nothing in it."""
+    was_there = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            with contextlib.suppress(OSError):  # there is something in it
+                folder.rmdir()
+        raise
 
 
 def _warn_of_rates(clips: Sequence[ClipFile]) -> None:
@@ -156,24 +170,29 @@ def _go_through(
     values: Mapping[str, Values],
     shown: Shown,
     beside: Path,
-    files: Mapping[str, Path],
+    files: Sequence[Path],
     advance: Callable[[int], None],
 ) -> None:
     """Measure, draw and write piece by piece, so that memory does not grow with the length."""
     fps, width, done = clips[0].fps, clips[0].width, 0
-    labels = [drawing.label(name, width) for name in names]
+    # What the font cannot show is told by its place.
+    titles = [name if name.isascii() else f"{place} {name}" for place, name in enumerate(names, start=1)]
+    labels = [drawing.label(title, width) for title in titles]
     with contextlib.ExitStack() as stack:
         add_beside = stack.enter_context(open_video(beside, fps))
-        adders = {name: stack.enter_context(open_video(path, fps)) for name, path in files.items()}
+        adders = [stack.enter_context(open_video(path, fps)) for path in files]
         for pieces in Look().together(clips):
-            panels = {name: _to_frames(piece) for name, piece in zip(names, pieces, strict=True)}
-            maps = {}
-            for name, piece in zip(names[1:], pieces[1:], strict=True):
+            panels = [_to_frames(piece) for piece in pieces]
+            rows = dict(zip(titles, panels, strict=True))
+            for name, title, piece, panel in zip(names[1:], titles[1:], pieces[1:], panels[1:], strict=True):
                 values[name].add(piece, pieces[0])
-                maps[name] = drawing.difference_map(panels[names[0]], panels[name])
-                adders[name](drawing.even(maps[name]))
-            add_beside(drawing.even(drawing.side_by_side(list(panels.values()), labels)))
-            shown.take(done, {**panels, **{f"{name}, difference": frames for name, frames in maps.items()}})
+                rows[f"{title}, difference: white from {drawing.WHITE_AT} of 255 on"] = drawing.difference_map(
+                    panels[0], panel
+                )
+            for add, frames in zip(adders, list(rows.values())[len(panels) :], strict=True):
+                add(drawing.even(frames))
+            add_beside(drawing.even(drawing.side_by_side(panels, labels)))
+            shown.take(done, rows)
             done += pieces[0].shape[2]
             advance(pieces[0].shape[2])
 

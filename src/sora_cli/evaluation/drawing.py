@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sora_cli.text.chat import printable
 
 #: An RGB picture (H, W, 3) or frames (T, H, W, 3), uint8.
 Pixels = NDArray[np.uint8]
@@ -30,12 +33,16 @@ def difference_map(reference: Pixels, video: Pixels) -> Pixels:
 
 
 def label(text: str, width: int) -> Pixels:
-    """A dark strip (LABEL_HEIGHT, width, 3) with a text, whose end is left out where there is no room for it."""
+    """A dark strip (LABEL_HEIGHT, width, 3) with a text, whose end is left out where there is no room for it.
+
+    The font has ASCII alone: letters lose their accents, and others are shown as boxes.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     strip = Image.new("RGB", (width, LABEL_HEIGHT), (24, 24, 24))
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(FONT_SIZE)
-    shown = text
+    plain = unicodedata.normalize("NFKD", printable(text))
+    shown = "".join(letter for letter in plain if not unicodedata.combining(letter))
     while shown and draw.textlength(shown, font) > width - 2 * GAP:
         shown = shown[:-1]
     draw.text((GAP, LABEL_HEIGHT // 2), shown, (235, 235, 235), font, anchor="lm")
@@ -66,11 +73,11 @@ def thumbnail(picture: Pixels) -> Pixels:
     return np.asarray(image)
 
 
-def sheet(rows: Sequence[tuple[str, Sequence[Pixels]]]) -> Pixels:
-    """A picture of rows of pictures of one size, each row under its label."""
-    lines = []
+def sheet(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Pixels]]]) -> Pixels:
+    """A picture of rows of pictures of one size, each row under its label, and each column under its title."""
+    width = rows[0][1][0].shape[1] + GAP
+    lines = [np.concatenate([label(title, width) for title in columns], axis=1)]
     for text, pictures in rows:
-        columns = [np.pad(picture, ((0, GAP), (0, GAP), (0, 0))) for picture in pictures]
-        line = np.concatenate(columns, axis=1)
+        line = np.concatenate([np.pad(picture, ((0, GAP), (0, GAP), (0, 0))) for picture in pictures], axis=1)
         lines += [label(text, line.shape[1]), line]
     return np.concatenate(lines, axis=0)

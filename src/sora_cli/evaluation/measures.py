@@ -97,7 +97,7 @@ class Values:
                 try:
                     self._values[name] += metric(*ours)[0].tolist()
                 except ValueError as error:
-                    raise SoraError(f"{name}: {error}") from error
+                    raise SoraError(f"{name}: {error}", hint="choose other measures with --metric") from error
         if self._overlap:
             tails = tuple(each[:, :, -self._overlap :] for each in piece)
             if self._before is not None:  # a piece may be shorter than that

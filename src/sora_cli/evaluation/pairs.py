@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from sora_cli.console import get_console
 from sora_cli.errors import SoraError, UsageError
 from sora_cli.video.clips import SAME_RATE, ClipFile, open_clip
 from sora_cli.video.comparison import fit, fitted_size, frame_numbers
@@ -109,6 +110,8 @@ def open_together(paths: Sequence[Path], look: Look, *, fitted: bool) -> Iterato
             clips.append(clip)
         if fitted:
             shortest = min(clip.num_frames for clip in clips)
+            if cut := [f"{clip.num_frames} of {clip.path}" for clip in clips if clip.num_frames > shortest]:
+                get_console().note(f"the first {shortest} frames are compared, of {', '.join(cut)}")
             clips = [clip.only(0, shortest) for clip in clips]
         for clip in clips[1:]:
             _check_alike(clip, clips[0], look)
