@@ -157,6 +157,15 @@ def test_the_table_s_own_scenes(film, capsys):
     assert "timestamp" not in table.columns
 
 
+def test_videos_that_give_no_clip_are_counted(film, capsys):
+    scenes = format_scenes([(Fraction(10, FPS), Fraction(20, FPS))])
+    pl.DataFrame({"path": ["film.mp4"], "timestamp": [scenes]}).write_csv(film / "scenes.csv")
+    arguments = ("--clips", film / "c", "-o", film / "c.csv", "--detector", "table", "--min-seconds", "5")
+    code, made, errors = cut(capsys, film / "scenes.csv", *arguments)
+    assert (code, made[0]["rows"], made[0]["bad"]) == (0, 0, 0)
+    assert f"1 of 1 videos give no clip, such as {film / 'film.mp4'}" in errors
+
+
 def test_copies_are_exact_or_not_made(tmp_path, capsys):
     write(tmp_path / "film.mp4", range(120), keyframes=20)
     whole = [(0, 20), (20, 60), (60, 70), (70, 100), (100, 120)]

@@ -185,11 +185,12 @@ def test_new_rows_keep_the_columns_of_their_source(work, tmp_path):
 
     parts = dataclasses.replace(work, target="work_targets:make_parts", columns={"part": "int"})
     frame, results = run(["2", "x", "0", "3", "2"], parts, tmp_path / "out.csv")
-    made, failed = new_rows(frame, parts, results)
+    made, failed, empty = new_rows(frame, parts, results)
     assert made.columns == ["part", "path", "note"]
     assert made.rows() == [(0, "2", "n0"), (1, "2", "n0"), (0, "3", "n3"), (1, "3", "n3"), (2, "3", "n3")]
     assert failed["path"].to_list() == ["x"]
     assert failed[REASON][0].startswith("x: ValueError")
+    assert empty["path"].to_list() == ["0"]
 
 
 def test_a_damaged_log_is_said(work, tmp_path):

@@ -77,9 +77,9 @@ def find_files(places: Sequence[str], kind: str, *, split: str = "train", info: 
     """The table of files before anything is known of them: id, path (absolute), relpath, stamp, text if there is one.
 
     places: folders, files and patterns, folders of object stores, and tables, whose rows come last, as they are, with
-    what they lack of these columns. kind: one of `KINDS`. split: the part of a set that has parts. info: a table that
-    belongs to the set. Other rows are sorted by path and no file is there twice. Raises UsageError when a place does
-    not exist or nothing is found.
+    what they lack of these columns; a file that a table has is not taken from a folder too. kind: one of `KINDS`.
+    split: the part of a set that has parts. info: a table that belongs to the set. Other rows are sorted by path and no
+    file is there twice. Raises UsageError when a place does not exist or nothing is found.
     """
     import polars as pl
 
@@ -104,7 +104,8 @@ def find_files(places: Sequence[str], kind: str, *, split: str = "train", info: 
             rows.setdefault(absolute, {"path": absolute, "relpath": relpath, STAMP: file_stamp(path), "text": text})
     if not rows and not listed.height:
         raise UsageError(f"there is nothing of kind {kind!r} in {', '.join([*places, *tables])}")
-    ordered = [rows[path] for path in sorted(rows)]
+    known = set(listed["path"]) if listed.height else set()
+    ordered = [rows[path] for path in sorted(rows) if path not in known]
     names = unique_names([row["relpath"] for row in ordered])
     frame = pl.DataFrame(
         [{"id": name, **row} for name, row in zip(names, ordered, strict=True)],

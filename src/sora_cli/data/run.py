@@ -133,7 +133,7 @@ def run_step(
     finally:
         if report is not None:
             said = report(results)
-    made, failed = new_rows(frame, work, results) if gives_rows else _added(frame, work, results, amend)
+    made, failed = _replaced(frame, work, results) if gives_rows else _added(frame, work, results, amend)
     listed = bad_path(output)
     if failed.height:
         write_table(failed.select("path", error=REASON), listed, overwrite=True)
@@ -194,6 +194,13 @@ def bad_path(output: Path) -> Path:
     """The list of rows that failed, beside an output."""
     name = next(output.name[: -len(suffix)] for suffix in WRITTEN_SUFFIXES if output.name.lower().endswith(suffix))
     return output.with_name(f"{name}.bad.csv")
+
+
+def _replaced(frame: pl.DataFrame, work: Work, results: Results) -> tuple[pl.DataFrame, pl.DataFrame]:
+    made, failed, empty = new_rows(frame, work, results)
+    if empty.height:
+        get_console().note(f"{empty.height} of {frame.height} videos give no clip, such as {empty['path'][0]}")
+    return made, failed
 
 
 def _added(

@@ -239,8 +239,9 @@ def added_columns(frame: pl.DataFrame, work: Work, results: Results) -> pl.DataF
     return _keyed(kept, row_keys(frame, work.inputs)).join(one, on=KEY, how="left", maintain_order="left").drop(KEY)
 
 
-def new_rows(frame: pl.DataFrame, work: Work, results: Results) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """What was made of each row instead of it, with the row's other columns; and the rows with a reason.
+def new_rows(frame: pl.DataFrame, work: Work, results: Results) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """What was made of each row instead of it, with the row's other columns; the rows with a reason; and the rows that
+    nothing was made of without one.
 
     Rows that are equal in what the work reads give their new rows once.
     """
@@ -251,10 +252,12 @@ def new_rows(frame: pl.DataFrame, work: Work, results: Results) -> tuple[pl.Data
     found = results.frame(work.columns).rename({"rows": ROWS})
     joined = source.join(found, on=KEY, how="left", maintain_order="left").drop(KEY)
     failed = joined.filter(pl.col(REASON).is_not_null()).drop(ROWS)
-    good = joined.filter(pl.col(REASON).is_null() & (pl.col(ROWS).list.len() > 0)).drop(REASON)
+    done = joined.filter(pl.col(REASON).is_null()).drop(REASON)
+    is_good = pl.col(ROWS).list.len() > 0
+    good, empty = done.filter(is_good), done.filter(~is_good).drop(ROWS)
     kept = good.drop([name for name in work.columns if name in frame.columns])
     made = kept.explode(ROWS).unnest(ROWS)
-    return made.select(*work.columns, *(name for name in made.columns if name not in work.columns)), failed
+    return made.select(*work.columns, *(name for name in made.columns if name not in work.columns)), failed, empty
 
 
 def row_keys(frame: pl.DataFrame, inputs: Sequence[str]) -> NDArray[np.uint64]:
