@@ -299,6 +299,9 @@ def test_unknown_names(film, capsys):
     pytest.importorskip("scenedetect", reason="needs the extra data")
     code, _, errors = cut(capsys, film / "films.csv", "-o", film / "c.csv", "-O", "treshold=3")
     assert (code, "did you mean 'threshold'?" in errors) == (2, True)
+    several = ("-o", film / "c.csv", "--detector", "content,hash", "-O", "threshold=3")
+    code, _, errors = cut(capsys, film / "films.csv", *several)
+    assert (code, "say -O content.threshold=3" in errors) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -385,11 +388,11 @@ def footage(tmp_path_factory):
     return folder / "t.csv", expected
 
 
-@pytest.mark.parametrize("detector", ["fast", "adaptive"])
+@pytest.mark.parametrize("detector", ["fast", "adaptive", "adaptive,content --agree both"])
 def test_cuts_between_real_scenes(footage, tmp_path, capsys, detector):
     pytest.importorskip("scenedetect", reason="needs the extra data")
     table, expected = footage
-    code, _, errors = cut(capsys, table, "-o", tmp_path / "s.csv", "--detector", detector)
+    code, _, errors = cut(capsys, table, "-o", tmp_path / "s.csv", "--detector", *detector.split())
     assert code == 0, errors
     found = [round(start * 25) for start, _ in parse_scenes(pl.read_csv(tmp_path / "s.csv")["timestamp"][0])]
     right = sum(any(abs(one - other) <= 1 for other in expected) for one in found)

@@ -7,7 +7,7 @@ import functools
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sora_cli.console import get_console
 from sora_cli.errors import UsageError
@@ -19,6 +19,7 @@ from .addresses import at_hand
 from .clip_folder import ClipFolder
 from .clip_writer import ClipFormat, write_clips
 from .index import STAMP, made_stamp
+from .scene_agreement import both, either
 from .timestamps import Scene, SceneRules, clip_name, file_name, format_scenes, parse_scenes, segments
 from .work import Made, Row, RowFunction, Work
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from .run import StepOptions
 
+Agreement = Literal["either", "both"]
 TIMESTAMP = "timestamp"
 CLIP_COLUMNS = {
     "path": "str",
@@ -54,12 +56,13 @@ SCENE_NAME = r"_scene-\d+(?:-\d+)?"
 
 @dataclasses.dataclass(frozen=True)
 class CutOptions:
-    """How videos are cut. cutter: name of a scene detector, None to take the table's own scenes, or whole videos where
-    it has none; cutter_options: of it; clips: folder to write, here or in a store, None to find scenes only.
+    """How videos are cut. cutters: names of scene detectors with their options, none to take the table's own scenes, or
+    whole videos where it has none; agree: whether scenes are cut where all or where any of them do; clips: folder to
+    write, here or in a store, None to find scenes only.
     """
 
-    cutter: str | None
-    cutter_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    cutters: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    agree: Agreement = "either"
     clips: ClipFolder | None = None
     rules: SceneRules = dataclasses.field(default_factory=SceneRules)
     form: ClipFormat = dataclasses.field(default_factory=ClipFormat)
@@ -70,30 +73,47 @@ class CutOptions:
         cutter: str | None,
         options: Sequence[str],
         *,
+        agree: Agreement = "either",
         clips: str | None,
         rules: SceneRules,
         form: Mapping[str, Any],
     ) -> CutOptions:
-        """From what a user typed: options as KEY=VALUE, form as keywords of `ClipFormat`. Raises SoraError."""
-        from sora_cli.config.checks import complete_options
+        """From what a user typed: detectors as NAME or NAME,NAME, options as KEY=VALUE, of several NAME.KEY=VALUE, form
+        as keywords of `ClipFormat`. Raises SoraError."""
         from sora_cli.config.layers import option_pairs
 
         given = option_pairs(options, example="threshold=3")
-        complete: Mapping[str, Any] = {}
-        if cutter is not None:
-            plugins = get_plugins()
-            spec = plugins.get("cutter", cutter)
-            assert isinstance(spec, DataToolSpec)
-            plugins.check_installed(spec)
-            cutter = spec.name
-            complete = complete_options(spec.options, given, f"detector {cutter}", dict.fromkeys(given, "flag"))
-        elif given:
+        names = [] if cutter is None else [name.strip() for name in cutter.split(",")]
+        if given and cutter is None:
             raise UsageError("the table's own scenes have no options", hint="leave -O out, or choose a detector")
         if cutter is None and clips is None:
             raise UsageError("there is nothing to do", hint="give a detector, or --clips to cut the table's scenes")
         if rules.min_seconds and rules.max_seconds and rules.min_seconds > rules.max_seconds:
             raise UsageError(f"--min-seconds {rules.min_seconds:g} is more than --max-seconds {rules.max_seconds:g}")
-        return cls(cutter, complete, ClipFolder.at(clips) if clips else None, rules, ClipFormat(**form))
+        cutters = _complete(names, given)
+        return cls(cutters, agree, ClipFolder.at(clips) if clips else None, rules, ClipFormat(**form))
+
+
+def _complete(names: Sequence[str], given: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Detectors by their true names, with all their options. given: those of the user. Raises SoraError."""
+    from sora_cli.config.checks import complete_options
+
+    plugins = get_plugins()
+    specs = [spec for spec in (plugins.get("cutter", name) for name in names) if isinstance(spec, DataToolSpec)]
+    several = len(specs) > 1
+    of_each: dict[str, dict[str, Any]] = {spec.name: {} for spec in specs}
+    for key, value in given.items():
+        name, _, own = key.rpartition(".") if several else (specs[0].name, "", key)
+        if name not in of_each:
+            raise UsageError(f"-O {key}: whose option is it?", hint=f"say -O {specs[0].name}.{own}={value}")
+        of_each[name][own] = value
+    complete: dict[str, Mapping[str, Any]] = {}
+    for spec in specs:
+        plugins.check_installed(spec)
+        wanted = of_each[spec.name]
+        origins = dict.fromkeys(wanted, "flag")
+        complete[spec.name] = complete_options(spec.options, wanted, f"detector {spec.name}", origins)
+    return complete
 
 
 def detect_work(options: CutOptions, seconds: float) -> Work:
@@ -103,7 +123,7 @@ def detect_work(options: CutOptions, seconds: float) -> Work:
 
 def cut_work(options: CutOptions, seconds: float) -> Work:
     """Find scenes, or take those of the table, and write the clips."""
-    inputs = ("path", STAMP, "id", "relpath", *(() if options.cutter else (TIMESTAMP,)))
+    inputs = ("path", STAMP, "id", "relpath", *(() if options.cutters else (TIMESTAMP,)))
     return Work("cut", f"{__name__}:make_cutter", _json(options), inputs, CLIP_COLUMNS, 1, seconds)
 
 
@@ -115,7 +135,7 @@ def run_cut(frame: pl.DataFrame, options: CutOptions, step: StepOptions) -> None
         work = detect_work(options, step.seconds)
         run_step(frame, work, step, verb="finding the scenes of", bad="drop")
         return
-    if options.cutter is None and TIMESTAMP not in frame.columns:
+    if not options.cutters and TIMESTAMP not in frame.columns:
         get_console().note("the table has no column timestamp, so whole videos are written")
     stems = check_names(frame)
     check_files(options.clips.files_like(stems, SCENE_NAME), frame, step)
@@ -153,7 +173,7 @@ def make_detector(options: Mapping[str, Any], device: str) -> RowFunction:
 
 def make_cutter(options: Mapping[str, Any], device: str) -> RowFunction:
     """`Work.target` of `cut_work`."""
-    find = _finder(options, device) if options["cutter"] else None
+    find = _finder(options, device) if options["cutters"] else None
     rules, form = SceneRules(**options["rules"]), ClipFormat(**options["form"])
     folder = ClipFolder(options["clips"])
 
@@ -201,7 +221,11 @@ def make_cutter(options: Mapping[str, Any], device: str) -> RowFunction:
 
 def _finder(options: Mapping[str, Any], device: str) -> Callable[[str], list[Scene]]:
     """What finds the scenes of a file."""
-    return functools.partial(find_scenes, load_cutter(options["cutter"], options["cutter_options"], device))
+    cutters = [load_cutter(name, own, device) for name, own in options["cutters"].items()]
+    if len(cutters) == 1:
+        return functools.partial(find_scenes, cutters[0])
+    combined = {"either": either, "both": both}[options["agree"]]
+    return lambda path: combined([find_scenes(cutter, path) for cutter in cutters])
 
 
 def find_scenes(cutter: Cutter, path: str) -> list[Scene]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ EPILOG = o.examples(
     "sora data cut videos.csv --clips clips/ -o clips.csv",
     "sora data cut videos.csv --clips clips/ -o clips.csv --shorter-size 720",
     "sora data cut videos.csv -o scenes.csv --detector transnetv2 -O threshold=0.4",
+    "sora data cut videos.csv -o scenes.csv --detector adaptive,transnetv2",
     "sora data cut scenes.csv --clips clips/ -o clips.csv --detector table",
 )
 TABLE_SCENES = "table"
@@ -35,7 +36,7 @@ def cut(
     detector: Annotated[
         str,
         typer.Option(
-            help="scene detector; table: the table's column timestamp, whole videos without one",
+            help="scene detector, or several: NAME,NAME; table: the table's column timestamp, whole videos without one",
             metavar="NAME",
             autocompletion=complete.cutters,
             rich_help_panel=_SCENES,
@@ -43,8 +44,17 @@ def cut(
     ] = "fast",
     detector_options: Annotated[
         list[str] | None,
-        typer.Option("-O", help="option of the detector, repeatable", metavar="KEY=VALUE", rich_help_panel=_SCENES),
+        typer.Option(
+            "-O",
+            help="option of the detector, repeatable; of several: NAME.KEY=VALUE",
+            metavar="KEY=VALUE",
+            rich_help_panel=_SCENES,
+        ),
     ] = None,
+    agree: Annotated[
+        Literal["either", "both"],
+        typer.Option(help="of several detectors: cut where any or only where all do", rich_help_panel=_SCENES),
+    ] = "either",
     min_seconds: Annotated[
         float | None, typer.Option(help="leave out shorter scenes", min=0, rich_help_panel=_CLIPS)
     ] = 2.0,
@@ -86,6 +96,7 @@ def cut(
         options = CutOptions.checked(
             None if detector == TABLE_SCENES else detector,
             detector_options or (),
+            agree=agree,
             clips=clips,
             rules=SceneRules(min_seconds, max_seconds, split_long),
             form=form,
