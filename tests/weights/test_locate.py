@@ -124,3 +124,12 @@ def test_fingerprint_sees_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert fingerprint([path]) == before
     path.write_bytes(bytes(199_999) + b"x")
     assert fingerprint([path]) != before
+
+
+def test_a_folder_that_is_not_there_may_have_been_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`outputs/run` could be a repository of the hub too."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(MissingError) as caught:
+        locate_weights(None, what="tiny", override="outputs/run", download=False)
+    assert "no file or folder here is called outputs/run" in caught.value.hint
+    assert "sora pull" in caught.value.hint

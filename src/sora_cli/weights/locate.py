@@ -82,7 +82,11 @@ def locate_weights(
         place = Path(os.path.expanduser(override))
         hub_id = split_hub_id(override)
         if not place.exists() and hub_id is not None:
-            return _from_hub(*hub_id, (), what=what, licence=None, size_gib=None, download=download, option=option)
+            try:
+                return _from_hub(*hub_id, (), what=what, licence=None, size_gib=None, download=download, option=option)
+            except MissingError as error:
+                why = f"no file or folder here is called {override}, so it was taken for a repository of the hub"
+                raise MissingError(error.message, hint=f"{why}\n{error.hint or ''}".rstrip()) from error
         checkpoint = newest_checkpoint(place)
         if checkpoint is not None:
             if json.loads((checkpoint / RECORD).read_text(encoding="utf-8")).get("lora"):
