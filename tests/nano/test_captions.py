@@ -171,6 +171,16 @@ def test_clips_that_need_words_never_get_less_than_a_subject() -> None:
     assert all(len(write_caption(moving, random.Random(index))) > 3 for index in range(200))
 
 
+@pytest.mark.parametrize("colour", ["blue", "green"])
+def test_what_nobody_expects_is_always_told(colour: str) -> None:
+    """Otherwise a campfire without a colour would be green in one of three clips."""
+    words = {"blue": "blue", "green": "green|emerald"}[colour]
+    for seed in range(300):
+        attributes = {"colour": colour, "setting": ("campfire", "fireplace")[seed % 2]}
+        params = SceneParams("fire", seed, "night", attributes)
+        assert re.search(words, write_caption(params, random.Random(seed)))
+
+
 def test_captions_use_no_state_but_their_generator() -> None:
     params = clip_params(1, 4)
     random.seed(1)

@@ -59,7 +59,8 @@ def _body(params: SceneParams, rng: random.Random, with_camera: bool) -> str:
     """The part before the score tails: subject, phrases, and perhaps a sentence about the camera."""
     subject, told = _subject(params, rng)
     # Some people type no more than the subject; that must be enough to get the scene.
-    phrases = [] if rng.random() < 0.12 else _phrases(params, rng, told)
+    is_short = rng.random() < 0.12 and not _untold(params, told)
+    phrases = [] if is_short else _phrases(params, rng, told)
     camera_leads = with_camera and rng.random() < 0.2
     if camera_leads:
         subject = f"{_pick(f'camera lead {params.camera}', rng)} {subject}"
@@ -106,7 +107,9 @@ def _phrases(params: SceneParams, rng: random.Random, told: set[str]) -> list[st
     sections = []
     for name, value in params.attributes.items():
         section = f"phrase {params.scene} {name}={value}"
-        if name not in told and section in _words() and rng.random() < 0.65:
+        if name in told or section not in _words():
+            continue
+        if rng.random() < 0.65 or name in _untold(params, told):
             sections.append(section)
     # A scene that exists at one time of day only does not need to say so as often.
     if "time" not in told and rng.random() < (0.75 if len(SCENES[params.scene].times) > 1 else 0.35):
@@ -118,6 +121,12 @@ def _phrases(params: SceneParams, rng: random.Random, told: set[str]) -> list[st
         sections.append("decoration")
     rng.shuffle(sections)
     return [_pick(section, rng) for section in sections]
+
+
+def _untold(params: SceneParams, told: set[str]) -> set[str]:
+    """The attributes with an unusual value that is not told yet."""
+    unusual = SCENES[params.scene].unusual
+    return {name for name, values in unusual.items() if params.attributes[name] in values} - told
 
 
 def _time_section(params: SceneParams) -> str:

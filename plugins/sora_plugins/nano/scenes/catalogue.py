@@ -18,6 +18,8 @@ class SceneKind:
 
     times: Mapping[str, float]
     attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unusual: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Values that nobody expects who does not ask for them, so that every caption tells them."""
 
 
 #: name -> what may vary. The first value of each attribute is the one a bare prompt ("a waterfall") gets.
@@ -35,7 +37,11 @@ SCENES: dict[str, SceneKind] = {
         {"day": 2, "overcast": 2, "dawn": 1, "sunset": 1, "night": 2},
         {"setting": ("pines", "cabin", "hills")},
     ),
-    "fire": SceneKind({"night": 1}, {"colour": ("orange", "blue", "green"), "setting": ("campfire", "fireplace")}),
+    "fire": SceneKind(
+        {"night": 1},
+        {"colour": ("orange", "blue", "green"), "setting": ("campfire", "fireplace")},
+        {"colour": ("blue", "green")},
+    ),
     "clouds": SceneKind(
         {"day": 4, "sunset": 2, "dawn": 1, "overcast": 1},
         {"cover": ("scattered", "thick"), "ground": ("hills", "none")},
