@@ -134,12 +134,7 @@ def run_step(
         if report is not None:
             said = report(results)
     made, failed = _replaced(frame, work, results) if gives_rows else _added(frame, work, results, amend)
-    listed = bad_path(output)
-    if failed.height:
-        write_table(failed.select("path", error=REASON), listed, overwrite=True)
-        console.warn(f"{failed.height} of {frame.height} rows failed; they are listed in {listed}")
-    else:
-        listed.unlink(missing_ok=True)  # of an earlier run
+    listed = _list_failed(failed, frame.height, output)
     if frame.height and failed.height == frame.height:
         again = results.end(keeps=options.keep_log)
         raise SoraError(
@@ -157,6 +152,17 @@ def run_step(
         console.note(f"{how} tries the rows that failed again, and no others")
     record = {"path": str(output), "rows": made.height, "from_rows": frame.height, "bad": failed.height, **said}
     console.result(output, {**record, "bad_rows": str(listed)} if failed.height else record)
+
+
+def _list_failed(failed: pl.DataFrame, count: int, output: Path) -> Path:
+    """Write the rows that failed, of `count`, beside the output, or remove the list of an earlier run; its path."""
+    listed = bad_path(output)
+    if failed.height:
+        write_table(failed.select("path", error=REASON), listed, overwrite=True)
+        get_console().warn(f"{failed.height} of {count} rows failed; they are listed in {listed}")
+    else:
+        listed.unlink(missing_ok=True)
+    return listed
 
 
 @contextlib.contextmanager
