@@ -211,7 +211,8 @@ def _defaults(options: MetricsOptions) -> list[str]:
     for name in DEFAULT_SINGLE:
         spec = plugins.specs("metric").get(name) or plugins.specs("scorer").get(name)
         if spec is not None and (missing := plugins.missing_packages(spec)):
-            get_console().note(f"without {name}, which needs {', '.join(missing)}")
+            how = f": pip install 'sora-cli[{spec.extra}]'" if spec.extra else ""
+            get_console().note(f"without {name}, which needs {', '.join(missing)}{how}")
         elif spec is not None:
             found.append(name)
     return found
