@@ -38,6 +38,7 @@ def test_numbers_and_files(sora, clips: list[str], tmp_path: Path) -> None:
     assert psnr == pytest.approx([100, 100, 20 * math.log10(25.5), 100, 100, 100, 100], abs=1e-4)
     assert record["clips"][0]["mean"]["psnr"] == pytest.approx(np.mean(psnr))
     assert record["clips"][1]["mean"]["psnr"] == 100
+    assert set(record["provenance"]["unknown"]) == set(clips), "ffmpeg stores no settings"
     assert sorted(path.name for path in out.iterdir()) == sorted(Path(path).name for path in record["files"])
     assert (out / "frames.csv").read_text().splitlines()[0] == 'frame,"2-b psnr","3-a psnr"'
     assert len((out / "frames.csv").read_text().splitlines()) == 8

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from sora_cli import version
 from sora_cli.config.checks import complete_options
 from sora_cli.console import get_console
 from sora_cli.errors import SoraError, UsageError
+from sora_cli.files import write_text
 from sora_cli.plugin.manager import get_plugins, load_attribute
 from sora_cli.plugin.specs import DataToolSpec
 from sora_cli.weights.locate import part_files
@@ -147,9 +147,7 @@ def _locate(one: Chosen) -> dict[str, Any]:
 def _write_record(output: Path, record: Sequence[Mapping[str, Any]]) -> None:
     """What made the scores, beside the table."""
     path = output.with_name(f"{output.name}.scorers.json")
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps({"sora": version(), "scorers": list(record)}, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps({"sora": version(), "scorers": list(record)}, indent=2) + "\n")
 
 
 def make_scorer(options: Mapping[str, Any], device: str) -> RowFunction:

@@ -35,6 +35,7 @@ from .measures import (
     units_title,
 )
 from .pairs import Look, open_together
+from .provenance import provenance
 
 #: Measured too where its weights are.
 PERCEPTUAL = "lpips"
@@ -109,6 +110,7 @@ def run(videos: Sequence[Path], options: CompareOptions, *, output: Path | None,
             for place, (name, one) in zip(places[1:], values.items(), strict=True)
         ],
         "settings": differing_settings(videos, names),
+        "provenance": provenance(videos),
         "files": [str(path) for path in written],
     }
     _show(record, measures)
