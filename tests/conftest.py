@@ -17,6 +17,10 @@ import pytest
 
 from sora_cli.installation import REINSTALL, stale_entry_points
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Tests run beside each other; several threads of each would wait for one another.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 FAKES = Path(__file__).parent / "fakes"
 # The only variables of the outside that tests see: where programs and libraries are, and the limits of the machine.
 KEPT = (
