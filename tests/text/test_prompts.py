@@ -19,6 +19,8 @@ from sora_cli.text.prompts import Prompt, Segment, check_text, parse_prompt, rea
         ("one\ntwo\nthree", 0, -1, ["one", "two"]),
         ("one\r\ntwo\r\n", 0, None, ["one", "two"]),
         ("\ufeffone\u2028still one\n", 0, None, ["one\u2028still one"]),
+        ("one\n\nthree\n", 1, 2, [""]),
+        ("\n  \n", 0, None, ["", ""]),
     ],
 )
 def test_prompt_file(tmp_path: Path, content: str, start: int, end: int | None, expected: list[str]) -> None:
@@ -33,16 +35,14 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_arguments_win_over_the_file_and_are_not_cut() -> None:
-    assert read_prompts(("a", "b"), "absent.txt", 1, 1) == ["a", "b"]
+    assert read_prompts(("a", "b", ""), "absent.txt", 1, 1) == ["a", "b", ""]
 
 
 @pytest.mark.parametrize(
     ("prompts", "content", "start", "message"),
     [
         ((), None, 0, "no prompt"),
-        (("a", "  "), None, 0, "the prompt is empty"),
         ((), b"", 0, "no prompt of"),
-        ((), b"\n  \n", 0, "no prompt of"),
         ((), b"a\n", 5, "no prompt in lines 5:"),
         ((), b"\xff\xfea", 0, "not UTF-8"),
     ],
@@ -86,6 +86,7 @@ def test_text_that_is_none() -> None:
         ("a {weird} sign", Prompt("a {weird} sign")),
         ('a {weird} sign{"aes": 6}', Prompt("a {weird} sign", {"aes": 6})),
         ('naïve ☕{"camera": "é"}', Prompt("naïve ☕", {"camera": "é"})),
+        ('{"a":' * 2000, Prompt('{"a":' * 2000)),
     ],
 )
 def test_parse_prompt(raw: str, expected: Prompt) -> None:
@@ -108,6 +109,8 @@ def test_parse_prompt(raw: str, expected: Prompt) -> None:
         ('x{"aes": 5', "not valid JSON"),
         ('x{"aes": 5} tail', "not valid JSON"),
         ("x{'aes': 5}", "not valid JSON"),
+        ('x{"aes": 5}{"flow": 3}', "has settings twice"),
+        ('x{"aes":' * 2000, "not valid JSON"),
     ],
 )
 def test_wrong_settings(raw: str, message: str) -> None:

@@ -258,16 +258,16 @@ def _prompts(config: GenerateConfig) -> tuple[list[Prompt], list[str]]:
         notes.append(f"prompts are given, so the prompt file {section.file} is not read")
     may_be_empty = section.refine or bool(section.refined)
     raw_prompts = read_prompts(
-        section.prompts, section.file, section.start_index, section.end_index, allow_empty=may_be_empty
+        section.prompts, section.file, section.start_index, section.end_index, may_be_missing=may_be_empty
     )
     prompts = [parse_prompt(raw) for raw in raw_prompts]
     check_text(section.negative or "")
     segments = [split_segments(prompt.text) for prompt in prompts]
-    empty = [section.start_index + index for index, parts in enumerate(segments) if not parts[0].text.strip()]
-    if empty and section.prompts and not may_be_empty:
-        raise UsageError("the prompt is empty", hint="put what to show in front of the { }")
+    first = 0 if section.prompts else section.start_index
+    empty = [str(first + index) for index, parts in enumerate(segments) if not parts[0].text.strip()]
     if empty and not may_be_empty:
-        notes.append(f"empty prompts in the prompt file, lines counted from 0: {', '.join(map(str, empty))}")
+        where = f", counted from 0: {', '.join(empty)}" if len(prompts) > 1 or first else ""
+        notes.append(f"the prompt is empty, so its clip is made from no text{where}")
     return prompts, notes
 
 

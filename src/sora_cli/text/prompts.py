@@ -57,21 +57,18 @@ def read_prompts(
     start_index: int = 0,
     end_index: int | None = None,
     *,
-    allow_empty: bool = False,
+    may_be_missing: bool = False,
 ) -> list[str]:
     """The prompts as written, still with their JSON.
 
     Prompts given as arguments win over the file. A file has one prompt a line; "-" is standard input. Lines are
     stripped, empty ones kept, then cut to [start_index:end_index] by Python's rules; arguments are not cut.
-    allow_empty: prompts may be missing, and no prompt at all is one of them.
-    Raises UsageError when there is no prompt at all, or an argument is empty.
+    may_be_missing: neither prompts nor a file are one empty prompt. Raises UsageError when there is no prompt at all.
     """
     if prompts:
-        if not allow_empty and any(not prompt.strip() for prompt in prompts):
-            raise UsageError("the prompt is empty", hint='say what to show, for example: sora generate "a waterfall"')
         return list(prompts)
     if file is None:
-        if allow_empty:
+        if may_be_missing:
             return [""]
         raise UsageError("no prompt", hint='for example: sora generate "a waterfall", or --prompt-file prompts.txt')
     name = "standard input" if file == "-" else file
@@ -79,8 +76,8 @@ def read_prompts(
     if lines[-1] == "":  # what follows the last line break is not a line
         lines.pop()
     chosen = lines[start_index:end_index]
-    if not (chosen if allow_empty else any(chosen)):
-        where = f" in lines {start_index}:{'' if end_index is None else end_index}" if any(lines) else ""
+    if not chosen:
+        where = f" in lines {start_index}:{'' if end_index is None else end_index}" if lines else ""
         raise UsageError(f"no prompt{where} of {name}", hint="write one prompt a line")
     return chosen
 
@@ -110,21 +107,24 @@ def parse_prompt(raw: str) -> Prompt:
     """Split `text{"key": value, ...}` into text and settings; the text is kept as written, not stripped.
 
     The settings are the first `{` from which everything to the end is a JSON object; other braces are ordinary text.
-    Raises UsageError for an unknown key, a value of the wrong kind, or a tail that was meant as settings and is not
-    valid JSON.
+    Raises UsageError for an unknown key, a value of the wrong kind, a tail that was meant as settings and is not valid
+    JSON, and settings in two pieces.
     """
     for match in re.finditer(r"\{", raw):
         try:
             tail = json.loads(raw[match.start() :])
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter of hundreds of braces in each other
             continue
         if isinstance(tail, dict):
-            return Prompt(raw[: match.start()], _check_settings(tail, raw), raw)
+            text = raw[: match.start()]
+            if _MEANT_AS_SETTINGS.search(text):
+                raise UsageError(f"the prompt {raw!r} has settings twice", hint="put them all into one { } at its end")
+            return Prompt(text, _check_settings(tail, raw), raw)
     meant = _MEANT_AS_SETTINGS.search(raw)
     if meant:
         try:
             json.loads(raw[meant.start() :])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(
                 f"the settings at the end of the prompt are not valid JSON: {raw[meant.start() :]}",
                 hint=f'{error}\nthe form is: text{{"aes": 6.5, "camera": "pan left"}}',
