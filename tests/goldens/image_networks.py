@@ -131,7 +131,7 @@ def check_guidance(topic: str, case: Case, build: Build) -> None:
         return
     first, second = expected["output"].chunk(2)
     close(case, out, first)
-    channels = case["params"]["cfg_channel"] or network.config.in_channels
+    channels = case["params"].get("cfg_channel") or network.config.in_channels
     close(case, out[:, :channels], second[:, :channels])  # the reference has them twice
 
 

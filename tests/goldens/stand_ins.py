@@ -59,16 +59,28 @@ def sora_models() -> list[ModelSpec]:
 
 @hookimpl
 def sora_vaes() -> list[VAESpec]:
-    shared = {
-        "target": f"{MODULE}:StandInVAE",
+    shared: dict[str, Any] = {
         "summary": "",
         "latent_channels": 4,
         "spatial_stride": 8,
         "is_sampled": False,
     }
     return [
-        VAESpec(name="vae_1_2", temporal_stride=4, latent_frames=pieces_of_17, piece_frames=17, **shared),
-        VAESpec(name="vae_2d", temporal_stride=1, latent_frames=every_frame, **shared),
+        VAESpec(
+            name="vae_1_2",
+            target=f"{MODULE}:StandInVAE",
+            temporal_stride=4,
+            latent_frames=pieces_of_17,
+            piece_frames=17,
+            **shared,
+        ),
+        VAESpec(
+            name="vae_2d",
+            target=f"{MODULE}:StandInFrameVAE",
+            temporal_stride=1,
+            latent_frames=every_frame,
+            **shared,
+        ),
     ]
 
 
@@ -97,11 +109,13 @@ def build(config: Any, options: Any) -> StandInNetwork:
 class StandInVAE:
     """Sources of pixels are sources of latents."""
 
+    latent_frames = staticmethod(pieces_of_17)
+
     def __init__(self, weights: Any, device: Any, dtype: Any) -> None:
         pass
 
     def encode(self, pixels: Tensor) -> Tensor:
-        count = pieces_of_17(pixels.shape[2])
+        count = self.latent_frames(pixels.shape[2])
         latents = torch.zeros(1, 4, count, pixels.shape[3] // 8, pixels.shape[4] // 8)
         latents[:, 0] = pixels[0, 0, 0, 0, 0]
         latents[:, 1] = torch.arange(count)[:, None, None]
@@ -112,6 +126,12 @@ class StandInVAE:
         for frame in range(num_frames):
             source = latents[0, 0, frame * latents.shape[2] // num_frames, 0, 0]
             yield (source / 127.5 - 1).expand(1, 3, 1, height, width)
+
+
+class StandInFrameVAE(StandInVAE):
+    """The same, one latent for each frame."""
+
+    latent_frames = staticmethod(every_frame)
 
 
 class StandInText:

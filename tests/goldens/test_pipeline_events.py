@@ -17,6 +17,8 @@ import torch
 from chat_server import failure, serve
 from loader import HERE, cases
 
+from sora_cli.video.shapes import resolutions
+
 TOPIC, GROUP = "pipeline", "events"
 #: Frames of five latent frames of `vae_1_2`.
 PIECE = 17
@@ -48,8 +50,17 @@ def arguments_of(case):
         "--overlap-strength": options.get("condition_frame_edit"),
         "--prompt-file": "prompts.txt" if "prompt_file" in case else None,
     }
-    if size == [240, 426]:  # a size of the table, of which the file has 240x424
-        named["--res"] = "240p"
+    of_table = next(
+        (
+            {"--res": name, "--aspect-ratio": key}
+            for name, table in resolutions().items()
+            for key, known in table.sizes.items()
+            if list(known) == size and any(side % 8 for side in size)
+        ),
+        None,
+    )
+    if of_table:  # of 240x426 the file has 240x424
+        named |= of_table
     elif size:
         named["--size"] = f"{size[0]}x{size[1]}"
     else:

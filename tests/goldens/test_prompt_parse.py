@@ -43,6 +43,10 @@ def test_segments(case):
 @pytest.mark.parametrize("case", cases(TOPIC, "prompt_file"))
 def test_prompt_file(case):
     Path("prompts.txt").write_text(case["file_content"])
+    if not case["prompts"]:  # nothing to make is said
+        with pytest.raises(UsageError, match="no prompt"):
+            read_prompts((), "prompts.txt", case["start"] or 0, case["end"])
+        return
     assert read_prompts((), "prompts.txt", case["start"] or 0, case["end"]) == case["prompts"]
 
 

@@ -26,7 +26,7 @@ def test_trace(case):
 
 @pytest.mark.parametrize("case", having(INDEX, "backward"))
 def test_gradients(case):
-    CASES.check_gradients(case, count=15)
+    CASES.check_gradients(case)
 
 
 @pytest.mark.parametrize("case", having(INDEX, "reference_bf16_rel_l2_error"))
