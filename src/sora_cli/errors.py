@@ -66,7 +66,7 @@ def unknown_name(kind: str, word: str, known: Iterable[str], *, see: str | None 
 
     kind: "model", "preset", ...; see: a command that lists the names.
     """
-    names = sorted(known)
+    names = sorted(set(known))
     lines = [line for line in (did_you_mean(word, names),) if line]
     lines.append(f"run `{see}` to see them all" if see else f"known: {', '.join(names)}")
     return UnknownNameError(f"unknown {kind} {word!r}", hint="\n".join(lines))

@@ -137,6 +137,12 @@ def test_wrong_names(sora: Callable[..., Any], arguments: tuple[str, ...], messa
     assert message in done.err
 
 
+def test_a_name_that_several_parts_have_is_listed_once(sora: Callable[..., Any]) -> None:
+    """`nano` is a model, an autoencoder and a text encoder."""
+    [known] = [line for line in sora("pull", "nothing").err.splitlines() if line.startswith("  known: ")]
+    assert known.replace(":", ",").split(", ").count("nano") == 1
+
+
 def test_generate_finds_what_was_pulled(hub: Hub, pull: Callable[..., Any], sora: Callable[..., Any]) -> None:
     """A run finds its weights at the locked commit without asking anybody."""
     from sora_cli.plugin.specs import Weights

@@ -110,6 +110,8 @@ def test_parse_prompt(raw: str, expected: Prompt) -> None:
         ('x{"aes": 5} tail', "not valid JSON"),
         ("x{'aes': 5}", "not valid JSON"),
         ('x{"aes": 5}{"flow": 3}', "has settings twice"),
+        ('x{"aes": 5} y{"flow": 3}', "has settings twice"),
+        ("x{}{}", "has settings twice"),
         ('x{"aes":' * 2000, "not valid JSON"),
     ],
 )

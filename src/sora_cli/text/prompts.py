@@ -110,16 +110,12 @@ def parse_prompt(raw: str) -> Prompt:
     Raises UsageError for an unknown key, a value of the wrong kind, a tail that was meant as settings and is not valid
     JSON, and settings in two pieces.
     """
-    for match in re.finditer(r"\{", raw):
-        try:
-            tail = json.loads(raw[match.start() :])
-        except (ValueError, RecursionError):  # the latter of hundreds of braces in each other
-            continue
-        if isinstance(tail, dict):
-            text = raw[: match.start()]
-            if _MEANT_AS_SETTINGS.search(text):
-                raise UsageError(f"the prompt {raw!r} has settings twice", hint="put them all into one { } at its end")
-            return Prompt(text, _check_settings(tail, raw), raw)
+    start, tail = _settings_tail(raw)
+    if tail is not None:
+        text = raw[:start]
+        if _settings_tail(text)[1] is not None or _MEANT_AS_SETTINGS.search(text):
+            raise UsageError(f"the prompt {raw!r} has settings twice", hint="put them all into one { } at its end")
+        return Prompt(text, _check_settings(tail, raw), raw)
     meant = _MEANT_AS_SETTINGS.search(raw)
     if meant:
         try:
@@ -130,6 +126,18 @@ def parse_prompt(raw: str) -> Prompt:
                 hint=f'{error}\nthe form is: text{{"aes": 6.5, "camera": "pan left"}}',
             ) from None
     return Prompt(raw, raw=raw)
+
+
+def _settings_tail(raw: str) -> tuple[int, dict[str, Any] | None]:
+    """Where the first `{` is from which everything to the end is a JSON object, and that; None without one."""
+    for match in re.finditer(r"\{", raw):
+        try:
+            tail = json.loads(raw[match.start() :])
+        except (ValueError, RecursionError):  # the latter of hundreds of braces in each other
+            continue
+        if isinstance(tail, dict):
+            return match.start(), tail
+    return len(raw), None
 
 
 def _check_settings(given: Mapping[str, Any], raw: str) -> dict[str, Any]:
