@@ -68,6 +68,28 @@ def test_blanks_around_headers(tmp_path: Path):
     assert opened(tmp_path / "t.csv").numbers("num_frames").tolist() == [20]
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_numbers_that_are_none_are_missing(tmp_path: Path, kind: str):
+    frame = pl.DataFrame(
+        {
+            "path": ["a.mp4", "b.mp4", "c.mp4"],
+            "text": ["a", "b", "c"],
+            "num_frames": [float("nan"), float("inf"), 20.0],
+            "height": [36] * 3,
+            "width": [64] * 3,
+            "aes": [5.0, 5.0, float("nan")],
+            "flow": [1.0, 1.0, float("-inf")],
+        }
+    )
+    file = tmp_path / f"t.{kind}"
+    frame.write_csv(file) if kind == "csv" else frame.write_parquet(file)
+    with pytest.raises(UsageError, match="2 bad rows") as failed:
+        opened(file)
+    assert "row 1: num_frames is missing or no number" in str(failed.value.hint)
+    [row] = opened(file, bad_rows="skip").rows(np.arange(1))
+    assert (row.path, row.scores.aes, row.scores.motion) == ("c.mp4", None, None)
+
+
 def test_missing_columns(tmp_path: Path):
     (tmp_path / "t.csv").write_text("path,texts,num_frames\na.mp4,x,2\n")
     with pytest.raises(UsageError, match=r"t\.csv lacks the column text, height, width") as failed:

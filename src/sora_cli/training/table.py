@@ -215,7 +215,7 @@ def _part(file: Path, index: int, cache: Path, unpacked: list[Path], wanted: Seq
             raise UsageError(f"{file}: the column {column} holds {types[column]}, not text")
     # Blanks after commas are part of the fields of a CSV file.
     text = {column: pl.col(column).cast(pl.String) for column in kept}
-    numbers = [text[name].str.strip_chars().cast(pl.Float64, strict=False) for name in kept if name in NUMBERS]
+    numbers = [_finite(text[name].str.strip_chars().cast(pl.Float64, strict=False)) for name in kept if name in NUMBERS]
     texts = [text[name] if name in captions else text[name].str.strip_chars() for name in kept if name not in NUMBERS]
     frame = frame.with_columns(*numbers, *texts)
     if folder not in ("", "."):
@@ -224,6 +224,13 @@ def _part(file: Path, index: int, cache: Path, unpacked: list[Path], wanted: Seq
         frame = frame.with_columns(pl.when(is_whole).then(path).otherwise(pl.concat_str(pl.lit(f"{folder}/"), path)))
     frame = frame.with_row_index(ROW, offset=1)
     return _Part(frame.with_columns(pl.lit(index, pl.Int32).alias(SOURCE)), tuple(kept))
+
+
+def _finite(numbers: pl.Expr) -> pl.Expr:
+    """Numbers, of which those that are none, such as the "nan" that other programs write, are missing."""
+    import polars as pl
+
+    return pl.when(numbers.is_finite()).then(numbers)
 
 
 def _is_good(wanted: Sequence[str]) -> pl.Expr:
