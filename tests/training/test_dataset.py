@@ -16,7 +16,7 @@ from sora_cli.text.scores import Scores
 from sora_cli.training.buckets import BucketTable
 from sora_cli.training.captions import CaptionOptions, draw_caption, with_camera
 from sora_cli.training.clip_reader import BROKEN, MISSING, SHORT, BadClipError, read_clip, read_image
-from sora_cli.training.dataset import ClipOptions, KeptWorkers, load_batches
+from sora_cli.training.dataset import ClipDataset, ClipOptions, Job, KeptWorkers, load_batches
 from sora_cli.training.plan import EpochPlan
 from sora_cli.training.table import ClipRow, open_table
 from sora_cli.video.io import write_video
@@ -260,6 +260,22 @@ def test_rates_that_the_model_is_told(table):
     assert [round(each, 3) for each in rate(fps_condition="source")] == [29.97]
     assert rate(fps_condition="nearest") == {30.0}
     assert rate(frame_interval=3) == {9.0}
+    # A window of 50 frames, and clips of 20 to 26: theirs are closer together.
+    batches = batches_of(table, frame_interval=10)
+    squeezed = {row: float(fps) for one in batches for row, fps in zip(one.rows, one.fps, strict=True)}
+    assert {row: fps for row, fps in squeezed.items() if row < 7} == {
+        row: 29.97 // ((20 + row - 1) / 4) for row in squeezed if row < 7
+    }
+
+
+def test_a_picture_is_no_clip(table, tmp_path: Path):
+    """A table that says a picture has frames is as wrong as one that says so of a shorter clip."""
+    dataset = ClipDataset(tmp_path, ClipOptions(seed=1))
+    for said, reason in ((20, SHORT), (1, None), (None, None)):
+        clips = [ClipRow("0.png", ("x",), Scores(), said), ClipRow("0.mp4", ("y",), Scores(), 20)]
+        batch = dataset[Job(0, 0, (5, 144, 256), [7], clips[:1], [0], clips[1:])]
+        assert [bad.reason for bad in batch.bad] == ([] if reason is None else [reason])
+        assert batch.rows == ([7] if reason is None else [0])
 
 
 def test_scores_in_captions(table):

@@ -24,7 +24,7 @@ from sora_cli.errors import SoraError
 from sora_cli.video.media import is_image
 
 from .captions import CaptionOptions, draw_caption, draw_uniform
-from .clip_reader import IMAGE_FPS, BadClipError, read_clip, read_image
+from .clip_reader import IMAGE_FPS, SHORT, BadClipError, read_clip, read_image
 from .plan import MicroBatch
 from .table import ClipRow, ClipTable, clip_path
 from .transforms import TRANSFORMS, frame_indices, last_start
@@ -59,7 +59,6 @@ class ClipOptions:
     score_captions: bool = False
     score_drop: float = 0.2
     reader: str = "pyav"
-    repeat_images: bool = False
     skips_bad: bool = False
     """Whether a batch lacks a clip that cannot be read, once no other is left to take its place."""
     dtype: torch.dtype = torch.float32
@@ -229,6 +228,8 @@ class ClipDataset(Dataset[Batch]):
             raise BadClipError(NO_FILE, str(error)) from error
         try:
             if is_image(path):
+                if (clip.num_frames or 1) > 1:
+                    raise BadClipError(SHORT, f"a picture instead of {clip.num_frames} frames")
                 pixels = for_image(read_image(path), (target[0], target[1]))[:, None]
                 return pixels.repeat(1, num_frames, 1, 1).to(options.dtype), IMAGE_FPS
             read = read_clip(
@@ -243,7 +244,9 @@ class ClipDataset(Dataset[Batch]):
             raise
         except Exception as error:  # decoders raise almost anything, and no file may end a run
             raise BadClipError("it cannot be read", f"{type(error).__name__}: {error}") from error
-        return pixels.to(options.dtype), self._told_rate(read.fps, read.interval)
+        # A single frame is at no distance from another one.
+        interval = read.interval if num_frames > 1 else float(options.frame_interval)
+        return pixels.to(options.dtype), self._told_rate(read.fps, interval)
 
     def _frame_numbers(self, row: int, num_frames: int, total: int) -> Sequence[int]:
         interval = self.options.frame_interval
@@ -257,7 +260,8 @@ class ClipDataset(Dataset[Batch]):
                 return fps
             case "nearest":
                 return float(round(fps / interval))
-        return float(fps // self.options.frame_interval)
+        # As the released models were told, but for a clip shorter than the window, whose frames are closer together.
+        return float(fps // min(interval, self.options.frame_interval))
 
 
 class Jobs:
