@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from sora_cli.errors import SoraError
+from sora_cli.launch.mesh import Team
 from sora_cli.training import checkpoint
 from sora_cli.training.checkpoint import Checkpointer, complete_checkpoints, read_checkpoint
+from sora_cli.training.run_folder import damaged_checkpoints
+from sora_cli.training.start import restore
 
 
 @pytest.fixture
@@ -110,9 +114,38 @@ def test_damaged_ones_are_left_out_and_named(folder, damage, message):
     saver.wait()
     damage(folder / "step-2")
     assert names(folder) == ["step-1"]
+    assert [path.name for path in damaged_checkpoints(folder)] == ["step-2"]
     with pytest.raises(SoraError) as caught:
         read_checkpoint(folder / "step-2")
     assert message in (caught.value.hint or "")
+
+
+def test_damaged_ones_are_told_and_a_run_without_a_whole_one_does_not_start_over(folder, capsys):
+    saver = Checkpointer(folder)
+    for step in (1, 2, 3):
+        saver.save(step, state(step), {"identity": {}, "config": {}, "step": step})
+    saver.wait()
+    plan = SimpleNamespace(
+        folder=folder,
+        identity={},
+        config=SimpleNamespace(run=SimpleNamespace(resume=True, load=None), model_dump=lambda mode: {}),
+    )
+    loop = SimpleNamespace(
+        team=Team(),
+        position=SimpleNamespace(step=0, epoch=0),
+        restore=lambda files, record: setattr(loop.position, "step", record["step"]),
+    )
+    for step in (1, 3):
+        (folder / f"step-{step}" / "model.safetensors").unlink()
+    restore(loop, plan)
+    assert loop.position.step == 2
+    said = capsys.readouterr().err
+    assert "step-3 is damaged and left out: model.safetensors is missing" in said
+    assert "step-1" not in said, "it is not the newest in any case"
+    (folder / "step-2" / "model.safetensors").unlink()
+    with pytest.raises(SoraError, match=r"no checkpoint of the run in .* is whole") as caught:
+        restore(loop, plan)
+    assert "step-2: model.safetensors is missing" in (caught.value.hint or "")
 
 
 def test_a_flipped_bit_is_found(folder):

@@ -20,8 +20,24 @@ BLOCK_BYTES = 1 << 22
 
 def complete_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first; folders that are being written or were damaged are left out."""
+    return [path for path in _named(folder) if not list(problems_of(path, check_content=False))]
+
+
+def damaged_checkpoints(folder: Path) -> dict[Path, str]:
+    """The checkpoints newer than every complete one, and what is wrong with each: they were whole when named."""
+    found: dict[Path, str] = {}
+    for path in reversed(_named(folder)):
+        problem = next(problems_of(path, check_content=False), None)
+        if problem is None:
+            break
+        found[path] = problem
+    return found
+
+
+def _named(folder: Path) -> list[Path]:
+    """The folders named as checkpoints, oldest first."""
     found = [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
-    return [path for path in sorted(found, key=step_of) if not list(problems_of(path, check_content=False))]
+    return sorted(found, key=step_of)
 
 
 def step_of(path: Path) -> int:

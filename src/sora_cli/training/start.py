@@ -34,7 +34,7 @@ from .lora import use_lora
 from .objective import Encoders, Objective
 from .optimizer import matrix_names
 from .released_runs import is_released_run, read_released_run
-from .run_folder import complete_checkpoints, newest_checkpoint
+from .run_folder import complete_checkpoints, damaged_checkpoints, newest_checkpoint
 from .source import ClipSource
 from .validation import Previews, Validation
 
@@ -296,11 +296,20 @@ def restore(loop: TrainingLoop, plan: RunPlan) -> None:
 def _restore(loop: TrainingLoop, plan: RunPlan) -> None:
     run, console = plan.config.run, get_console()
     found = complete_checkpoints(plan.folder)
+    damaged = damaged_checkpoints(plan.folder)
+    if damaged and not found:
+        lines = [f"{path.name}: {problem}" for path, problem in damaged.items()]
+        raise SoraError(
+            f"no checkpoint of the run in {plan.folder} is whole",
+            hint="\n".join([*lines, "start anew in another folder with --run, or remove them"]),
+        )
     if found and not run.resume:
         raise UsageError(
             f"there is a run in {plan.folder} already, at update {found[-1].name.partition('-')[2]}",
             hint="leave --no-resume out to go on with it, or choose another folder with --run",
         )
+    for place, problem in damaged.items():
+        console.warn(f"{place} is damaged and left out: {problem}")
     if found:
         files, record = read_checkpoint(found[-1])
         for note in check_same_run(plan, record, plan.folder):
