@@ -348,6 +348,13 @@ def test_training_from_features(executable: Executable, weights: list[str], clip
     values = losses(executable.folder / RUN)
     assert len(values) == 12
     assert values[-1] < values[0]
+    [said] = json.loads(executable(*extract, "-o", "one", "--json").stdout)
+    index = json.loads((executable.folder / "one" / "index.json").read_text())
+    assert said["clips"] == sum(batch["count"] for batch in index["batches"])
+    too_large = "data.bucket_config={144p: {5: [1.0, 99]}}"
+    nothing = executable("train", "extract", *places, "--set", too_large, "-o", "none", code=2)
+    assert "no bucket has a whole micro-batch of these 20 clips" in nothing.stderr
+    assert list((executable.folder / "none").iterdir()) == []
     other = executable(*extract, "--seed", "3", "-o", "one", code=2)
     assert "holds features made with another seed" in other.stderr
     wrong = executable("train", "-m", "nano", "--data", "one", "--run", "x", code=2)

@@ -12,7 +12,7 @@ from sora_cli.console import get_console
 from sora_cli.errors import UsageError
 from sora_cli.launch.torchrun import follow_run, launch_line
 from sora_cli.plugin.manager import get_plugins
-from sora_cli.training.features import INDEX, SETTINGS, features_path, write_index
+from sora_cli.training.features import INDEX, SETTINGS, features_path, read_index, write_index
 from sora_cli.training.source import ClipSource
 
 from .train_plan import TABLE_CACHE, TrainPlan, feature_settings, plan_of_process, plan_train, process_content
@@ -33,6 +33,13 @@ def run(resolved: ResolvedTrain, output: Path, *, bin_size: int = 64) -> None:
         raise UsageError("these are features already", hint="give a table of clips with --data")
     for note in plan.notes:
         get_console().note(note)
+    num_bins = _num_bins(plan, bin_size)
+    if not num_bins:
+        (output / TABLE_CACHE).unlink(missing_ok=True)
+        raise UsageError(
+            f"no bucket has a whole micro-batch of these {plan.num_rows} clips",
+            hint="`sora train buckets` says where the clips go; use smaller batches",
+        )
     settings = {**feature_settings(plan.config, plan.weights), "table": plan.identity["table"], "bin_size": bin_size}
     _keep_settings(output, settings)
     if launch_line(resolved, Path("run.json")) is None:
@@ -42,9 +49,9 @@ def run(resolved: ResolvedTrain, output: Path, *, bin_size: int = 64) -> None:
     else:
         content = process_content("extract", resolved, plan.source, output / TABLE_CACHE)
         follow_run(resolved, {**content, "output": str(output), "bin_size": bin_size}, [])
-    write_index(output, settings, _num_bins(plan, bin_size))
+    write_index(output, settings, num_bins)
     (output / TABLE_CACHE).unlink(missing_ok=True)
-    get_console().result(output, {"path": str(output), "clips": plan.num_rows})
+    get_console().result(output, {"path": str(output), "clips": len(read_index(output))})
 
 
 def extract_in_process(content: Mapping[str, Any]) -> None:
