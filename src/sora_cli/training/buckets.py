@@ -101,6 +101,11 @@ class BucketTable:
         """(resolution, frames, aspect) triples."""
         return sum(len(resolutions()[pair.resolution].sizes) for pair in self.pairs)
 
+    @property
+    def has_chance(self) -> bool:
+        """Whether another epoch can put clips elsewhere."""
+        return any(0 < pair.keep < 1 or pair.length not in (None, 1.0) for pair in self.pairs)
+
     def bucket(self, pair: int, aspect: int) -> tuple[str, int, str]:
         """(resolution, frames, aspect key)."""
         entry = self.pairs[pair]

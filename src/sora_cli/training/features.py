@@ -200,6 +200,7 @@ class FeatureSource:
     captions: CaptionOptions
     workers: int
     prefetch: int | None
+    has_chance = False  # every epoch has all micro-batches
 
     def plan(self, epoch: int, *, num_ranks: int, start: int = 0) -> FeaturePlan:
         """The micro-batches of an epoch."""

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 BAD_FILES = "bad_files.jsonl"
 #: Clips that are read before the share of bad ones can stop a run.
 FEWEST_CLIPS = 100
+#: Epochs in a row that chance may leave without an update, where clips are few.
+MOST_EMPTY_EPOCHS = 10
 
 
 class Encoded(Protocol):
@@ -202,8 +204,7 @@ class TrainingLoop:
         if self._is_done():
             return
         self._profiling = Profiling(self.folder, run.profile if self.is_main else 0)
-        plan = self._plan()
-        self._check_not_empty(plan)
+        plan = self._next_plan()
         total = run.steps or self._updates(plan) + self.position.step + self._updates_of_other_epochs(plan)
         self._should_stop()
         with get_console().progress("training", total) as progress:
@@ -214,8 +215,7 @@ class TrainingLoop:
                     self.position.epoch += 1
                     self.position.consumed = 0
                 if not self._is_done():
-                    plan = self._plan()
-                    self._check_not_empty(plan)
+                    plan = self._next_plan()
                     self._should_stop()
         self._profiling.close()
         self._log(force=True)
@@ -347,12 +347,26 @@ class TrainingLoop:
         whole = len(plan) // (self.team.data_size * self.config.optimizer.accumulation)
         return whole * (self.config.run.epochs - self.position.epoch - 1)
 
-    def _check_not_empty(self, plan: Any) -> None:
-        if self.position.consumed == 0 and self._updates(plan) == 0:
-            raise SoraError(
-                f"there are {len(plan)} whole micro-batches in an epoch, fewer than one update needs",
-                hint="`sora train buckets` says where the clips go; use fewer GPUs or smaller batches",
-            )
+    def _next_plan(self) -> Any:
+        """The plan of this epoch or, where chance leaves too few clips of it for an update, of the next that has one.
+
+        Raises SoraError when none of the next ones has.
+        """
+        position, epochs = self.position, self.config.run.epochs
+        last = min(position.epoch + (MOST_EMPTY_EPOCHS if self.source.has_chance else 1), epochs)
+        while True:
+            plan = self._plan()
+            if position.consumed or self._updates(plan):
+                return plan
+            position.epoch += 1
+            if position.step and position.epoch == epochs:
+                return plan  # the run is done
+            if position.epoch == last:
+                raise SoraError(
+                    f"there are {len(plan)} whole micro-batches in an epoch, fewer than one update needs",
+                    hint="`sora train buckets` says where the clips go; use fewer GPUs or smaller batches",
+                )
+            get_console().note(f"chance leaves no update in epoch {position.epoch - 1}")
 
     def _is_done(self) -> bool:
         run, position = self.config.run, self.position

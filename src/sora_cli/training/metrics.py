@@ -20,7 +20,7 @@ class Metrics:
         """folder: of the run; step: updates that are done."""
         self.path = folder / METRICS
         _cut(self.path, step)
-        self._board = _tensorboard(folder) if tensorboard else None
+        self._board = _tensorboard(folder, step) if tensorboard else None
         self._wandb = _wandb(folder) if wandb else None
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -64,12 +64,12 @@ def _cut(path: Path, step: int) -> None:
     os.replace(temporary, path)
 
 
-def _tensorboard(folder: Path) -> Any:
+def _tensorboard(folder: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise _missing("tensorboard") from error
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
 
 def _wandb(folder: Path) -> Any:

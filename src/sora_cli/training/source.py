@@ -32,6 +32,11 @@ class ClipSource:
     buckets: BucketTable | None
     size: tuple[int, int, int] | None = None
 
+    @property
+    def has_chance(self) -> bool:
+        """Whether epochs differ in their number of micro-batches."""
+        return self.buckets is not None and self.buckets.has_chance
+
     def assign(self, epoch: int) -> Assignment:
         """The buckets of all rows in an epoch."""
         assert self.buckets is not None  # asked for tables with buckets only
