@@ -1,4 +1,4 @@
-"""The training loop: epochs of different length, and the log of a run that goes on."""
+"""The training loop: epochs of different length, what is validated, and the log of a run that goes on."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from sora_cli.config.train_schema import TrainConfig
-from sora_cli.errors import SoraError
+from sora_cli.config.train_schema import DataSection, TrainConfig
+from sora_cli.errors import SoraError, UsageError
 from sora_cli.launch.mesh import Team
+from sora_cli.tasks.train_plan import clip_source, validation_source
 from sora_cli.training.buckets import BucketTable
 from sora_cli.training.dataset import Batch
 from sora_cli.training.engine import Engine, EngineOptions
@@ -77,6 +78,17 @@ def test_no_batch_at_all(tmp_path, has_chance, times):
 )
 def test_buckets_with_chance(entry, has_chance):
     assert BucketTable({"144p": {17: entry, 1: [1.0, 2]}}).has_chance is has_chance
+
+
+def test_a_validation_without_a_clip_in_a_bucket_is_refused(tmp_path):
+    head = "path,text,num_frames,height,width\n"
+    (tmp_path / "t.csv").write_text(f"{head}a.png,a,1,144,256\n")
+    (tmp_path / "small.csv").write_text(f"{head}b.png,b,1,20,20\n")
+    data = DataSection(tables=(str(tmp_path / "t.csv"),), bucket_config={"144p": {1: [1.0, 2]}})
+    source = clip_source(data, 0, tmp_path / "table")
+    with pytest.raises(UsageError, match=r"no clip of .*small\.csv is in a bucket"):
+        validation_source([str(tmp_path / "small.csv")], source, tmp_path / "validation")
+    assert len(validation_source([str(tmp_path / "t.csv")], source, tmp_path / "validation").table) == 1
 
 
 def test_tensorboard_forgets_updates_that_are_made_again(tmp_path):

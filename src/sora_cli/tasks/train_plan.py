@@ -345,7 +345,13 @@ def validation_source(tables: Sequence[str], source: ClipSource, cache: Path, *,
         bad_rows=source.data.bad_rows,
     )
     own.unlink()  # it stays mapped
-    return ClipSource(table, source.data, source.seed, source.buckets, source.size)
+    found = ClipSource(table, source.data, source.seed, source.buckets, source.size)
+    if not len(found.plan(0, num_ranks=1, shuffle=False, drop_last=False)):
+        raise UsageError(
+            f"no clip of {', '.join(tables)} is in a bucket, so nothing can be validated",
+            hint="give larger or longer clips with --validate; `sora train buckets` says where clips go",
+        )
+    return found
 
 
 def _validation(config: TrainConfig, source: ClipSource | FeatureSource, cache: Path) -> ClipSource | None:
