@@ -124,7 +124,8 @@ class Checkpointer:
 def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """The files and the record of a checkpoint. Raises SoraError naming what is missing, cut off or changed."""
     if problems := list(problems_of(path, check_content=True)):
-        raise SoraError(f"the checkpoint {path} is damaged", hint="\n".join(problems))
+        advice = "without this folder the run goes on from the checkpoint before it"
+        raise SoraError(f"the checkpoint {path} is damaged", hint="\n".join([*problems, advice]))
     try:
         files = {file.name.removesuffix(SUFFIX): load_file(file) for file in sorted(path.glob(f"*{SUFFIX}"))}
     except SafetensorError as error:
