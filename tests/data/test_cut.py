@@ -190,6 +190,71 @@ def test_copies_are_exact_or_not_made(tmp_path, capsys):
     assert table["num_frames"].to_list() == [b - a for a, b in whole]
 
 
+@pytest.fixture(params=["ts", "mpg", "avi"])
+def without_index(request, tmp_path):
+    """A film in a container whose jumps land elsewhere than asked for, and its number of frames."""
+    path, count = tmp_path / f"film.{request.param}", 60
+    codec, options = {
+        "ts": ("libx264", {"g": "20"}),
+        "mpg": ("mpeg2video", {}),
+        "avi": ("mpeg4", {"bf": "2", "g": "3"}),
+    }[request.param]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt, stream.options = HEIGHT, WIDTH, "yuv420p", options
+        stream.bit_rate = 4_000_000
+        for number in range(count):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        container.mux(stream.encode())
+    return path, count
+
+
+def test_no_frame_is_lost_where_jumps_are_inexact(without_index, tmp_path, capsys):
+    path, _ = without_index
+    scenes = [("00:00:00.000", "00:00:00.800"), ("00:00:01.200", "00:00:02.000"), ("00:00:00.800", "00:00:01.200")]
+    pl.DataFrame({"path": [path.name], "timestamp": [str(scenes)]}).write_csv(tmp_path / "films.csv")
+    arguments = ("--clips", tmp_path / "clips", "-o", tmp_path / "clips.csv", "--min-seconds", "0")
+    code, _, errors = cut(capsys, tmp_path / "films.csv", "--detector", "table", *arguments)
+    assert code == 0, errors
+    found = [numbers_in(tmp_path / "clips" / f"film_scene-{scene}.mp4") for scene in range(3)]
+    assert found == [list(range(20)), list(range(30, 50)), list(range(20, 30))]
+
+
+def test_frames_are_found_where_jumps_are_inexact(without_index):
+    from sora_cli.training.clip_reader import READERS
+
+    path, count = without_index
+    wanted = [0, 1, 19, 21, 44, count - 1]
+    with READERS["pyav"](path) as video:
+        assert video.num_frames == count
+        frames = [video.frames([number])[0] for number in wanted]
+    assert [number_of(frame.permute(1, 2, 0).numpy()) for frame in frames] == wanted
+
+
+def test_scenes_that_overlap_at_the_end(film, capsys):
+    scenes = [("00:00:08.000", "00:00:20.000"), ("00:00:09.000", "00:00:20.000")]
+    pl.DataFrame({"path": ["film.mp4"], "timestamp": [str(scenes)]}).write_csv(film / "films.csv")
+    arguments = ("--clips", film / "clips", "-o", film / "clips.csv", "--encode", "--min-seconds", "0")
+    code, _, errors = cut(capsys, film / "films.csv", "--detector", "table", *arguments)
+    assert code == 0, errors
+    found = [numbers_in(film / "clips" / f"film_scene-{scene}.mp4") for scene in range(2)]
+    assert found == [list(range(192, LENGTH)), list(range(216, LENGTH))]
+
+
+def test_the_cover_of_a_sound_file_is_no_video(tmp_path, capsys):
+    with av.open(str(tmp_path / "song.mp4"), "w") as container:
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.height, cover.width, cover.pix_fmt = HEIGHT, WIDTH, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(picture(0), format="rgb24").reformat(format="yuvj420p")))
+        container.mux(cover.encode())
+    (tmp_path / "songs.csv").write_text("path\nsong.mp4\n")
+    arguments = ("--detector", "table", "--clips", tmp_path / "clips", "-o", tmp_path / "clips.csv")
+    code, _, errors = cut(capsys, tmp_path / "songs.csv", *arguments)
+    assert code == 1
+    assert "there is no video in it" in errors
+
+
 def test_times_of_a_variable_rate_are_kept(tmp_path, capsys):
     times = np.cumsum([0, *([25] * 30), *([100] * 29)]).tolist()  # 24 frames a second, then 6
     write(tmp_path / "film.mp4", range(60), times=times)

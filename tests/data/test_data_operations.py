@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import socket
 
 import numpy as np
 import polars as pl
@@ -34,6 +35,17 @@ def run(sora, tmp_path):
         return ([row[columns] for row in rows] if columns else rows), steps
 
     return go
+
+
+def test_web_servers_that_a_table_names_are_not_called(run):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        table = {"path": [f"http://127.0.0.1:{server.getsockname()[1]}/a.mp4"]}
+        assert run(table, "--ext")[0] == []
+        assert run(table, "--filesize", columns="filesize")[0] == [""]
+        assert run(table, "--info", "--workers", "1", columns="num_frames")[0] == ["0"]
+        with pytest.raises(BlockingIOError):  # nobody waits to be heard
+            server.accept()
 
 
 def test_every_step_is_an_option_and_has_its_place():

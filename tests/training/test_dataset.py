@@ -93,7 +93,7 @@ def test_opening_a_file_does_not_hold_it():
             most = max(most, len(alive))
             yield packet
 
-    stream = SimpleNamespace(codec_context=SimpleNamespace(), average_rate=8)
+    stream = SimpleNamespace(codec_context=SimpleNamespace(), average_rate=8, disposition=0)
     container = SimpleNamespace(streams=SimpleNamespace(video=[stream]), demux=lambda _: packets())
     assert clip_reader._PyAvVideo(container).num_frames == 50
     assert most <= 2

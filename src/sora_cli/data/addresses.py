@@ -79,13 +79,18 @@ def at_hand(place: str) -> Iterator[str]:
         yield copy
 
 
-def check_store(address: str) -> None:
-    """Raise UsageError for an address in a table that is not one of an object store.
+def is_store(address: str) -> bool:
+    """Whether an address is one of an object store, which alone are looked at where a table names them.
 
     Whoever wrote a table must not choose which web servers, of whose network, this machine calls.
     """
-    scheme = address.partition("://")[0].lower()
-    if scheme not in STORES:
+    return address.partition("://")[0].lower() in STORES
+
+
+def check_store(address: str) -> None:
+    """Raise UsageError for an address in a table that is not one of an object store."""
+    if not is_store(address):
+        scheme = address.partition("://")[0]
         raise UsageError(
             f"{address}: files named in tables are not fetched over {scheme}", hint=f"stores: {', '.join(STORES)}"
         )

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from sora_cli.errors import SoraError
+from sora_cli.video.streams import main_stream
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,8 +49,8 @@ def analyse(
     except (av.error.FFmpegError, OSError) as error:
         raise SoraError(f"cannot open it: {error}") from error
     with container:
-        stream = next(iter(container.streams.video), None)
-        if stream is None or stream.codec_context is None:
+        stream = main_stream(container)
+        if stream is None:
             raise SoraError("there is no video in it that can be decoded")
         stream.codec_context.thread_count = threads
         if is_rough:

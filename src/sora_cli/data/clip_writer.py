@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sora_cli.errors import SoraError
+from sora_cli.video.streams import WITHOUT_INDEX, frames_from, main_stream
 
 from .clip_folder import ClipFolder
 from .timestamps import Segment, scaled_size
@@ -84,14 +85,15 @@ class _Source:
 
         self.path = path
         self.container = av.open(f"file:{path}", metadata_errors="ignore")
-        self.video: Any = next(iter(self.container.streams.video), None)
-        if self.video is None or self.video.codec_context is None:
+        self.video: Any = main_stream(self.container)
+        if self.video is None:
             self.container.close()
             raise SoraError("there is no video in it that can be decoded")
         self.audio: Any = next(iter(self.container.streams.audio), None)
         self.video.codec_context.thread_count = 1
         self.fps = Fraction(self.video.average_rate or self.video.guessed_rate or 25)
         self.tolerance = min(TOLERANCE, 1 / self.fps / 2)
+        self.has_index = self.container.format.name not in WITHOUT_INDEX
         self.origin = self._first_time()
         self._frames: Iterator[Any] | None = None
         self._waiting: Any = None
@@ -111,15 +113,22 @@ class _Source:
 
     def jump(self, seconds: Fraction) -> None:
         """Go on reading before this time."""
-        self.container.seek(int((seconds + self.origin) / self.video.time_base), stream=self.video, backward=True)
+        if self.has_index:
+            self.container.seek(self._units(seconds), stream=self.video, backward=True)
+        else:
+            self.container.seek(0)
         self._frames, self._waiting = None, None
+
+    def _units(self, seconds: Fraction) -> int:
+        return int((seconds + self.origin) / self.video.time_base)
 
     def frames(self, start: Fraction, end: Fraction | None) -> Iterator[tuple[Fraction, Any]]:
         """(time, frame) of the frames that begin from start to end."""
         slack = self.tolerance
-        if self._frames is None or self._position() > start or start - self._position() > LEAST_JUMP:
-            self.jump(start)
-            self._frames = self.container.decode(self.video)
+        # Without a waiting frame everything has been read, to the end of the file.
+        place = None if self._waiting is None else self._time(self._waiting)
+        if self._frames is None or place is None or place > start or start - place > LEAST_JUMP:
+            self._frames, self._waiting = frames_from(self.container, self.video, self._units(start)), None
         while True:
             frame = self._waiting if self._waiting is not None else next(self._frames, None)
             self._waiting = None
@@ -136,9 +145,6 @@ class _Source:
         if frame.pts is None:
             raise SoraError("its frames have no times")
         return Fraction(frame.pts) * frame.time_base - self.origin
-
-    def _position(self) -> Fraction:
-        return self._time(self._waiting) if self._waiting is not None else Fraction(0)
 
 
 def _encoded(video: _Source, segment: Segment, path: Path, form: ClipFormat) -> ClipFacts | None:
@@ -303,7 +309,8 @@ def _copied(video: _Source, segment: Segment, path: Path, form: ClipFormat) -> C
     is_plain = form.copies and not form.fps and context.name == "h264" and context.pix_fmt == "yuv420p"
     is_square = (stream.sample_aspect_ratio or 1) == 1
     is_small = scaled_size(context.height, context.width, form.shorter_size) == (context.height, context.width)
-    if not (is_plain and is_square and is_small) or (form.keeps_audio and video.audio is not None):
+    is_silent = not (form.keeps_audio and video.audio is not None)
+    if not (is_plain and is_square and is_small and is_silent and video.has_index):
         return None
     slack = video.tolerance
 

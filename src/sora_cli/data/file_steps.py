@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sora_cli.console import get_console
 from sora_cli.errors import SoraError, UsageError
 
-from .addresses import is_address, object_exists, object_size
+from .addresses import is_address, is_store, object_exists, object_size
 from .index import probe_work
 from .probe import PROBED
 from .row_map import RowMap
@@ -28,12 +28,14 @@ FILES = 256
 
 
 def _places(batch: pl.DataFrame, options: FilterOptions) -> list[str | None]:
-    """Where the files of rows are."""
+    """Where the files of rows are; None without a path, and for addresses of web servers, which are not called."""
     return [_place(path, options.root) for path in batch["path"]]
 
 
 def _place(path: str | None, root: Path | None) -> str | None:
-    if not path or is_address(path) or os.path.isabs(path):
+    if path and is_address(path):
+        return path if is_store(path) else None
+    if not path or os.path.isabs(path):
         return path
     if root is None:
         raise UsageError(f"the path {path} is relative, and the tables lie in several folders", hint="give --root")
@@ -93,7 +95,7 @@ def _exists(path: str | None) -> bool:
 def _mebibytes(path: str | None) -> float | None:
     try:
         size = object_size(path) if path and is_address(path) else os.stat(path or "").st_size
-    except (OSError, SoraError):
+    except (OSError, ValueError, SoraError):  # the second for a path with a zero byte
         return None
     return size / 2**20
 

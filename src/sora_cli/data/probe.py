@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sora_cli.video.media import is_image
+from sora_cli.video.streams import main_stream
 
 from .addresses import is_address
 
@@ -73,12 +74,9 @@ def _video(name: str, *, fast: bool) -> dict[str, Any]:
         _bytes(name) as source,
         av.open(f"file:{source}" if isinstance(source, str) else source, metadata_errors="ignore") as container,
     ):
-        streams = [each for each in container.streams.video if not _is_cover(each)]
-        if not streams:
-            raise ValueError("there is no video in it")
-        stream = streams[0]
-        if stream.codec_context is None:
-            raise ValueError("there is no decoder for it")
+        stream = main_stream(container)
+        if stream is None:
+            raise ValueError("there is no video in it that can be decoded")
         rate = stream.average_rate or stream.guessed_rate
         is_still = container.format.name == "image2" or container.format.name.endswith("_pipe")
         fps = None if is_still or not rate else float(rate)
@@ -107,13 +105,6 @@ def _video(name: str, *, fast: bool) -> dict[str, Any]:
             codec=codec,
             counted=counted,
         )
-
-
-def _is_cover(stream: Any) -> bool:
-    """Whether it is the picture on the cover of a sound file."""
-    from av.stream import Disposition
-
-    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def _packets(container: InputContainer, stream: Any) -> int:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sora_cli.errors import MissingError
+from sora_cli.video.streams import frames_from, main_stream
 
 #: Rate of a video that does not say its own, and the rate that stands for pictures.
 UNKNOWN_FPS, IMAGE_FPS = 24.0, 120.0
@@ -121,11 +122,9 @@ class _PyAvVideo:
     """Frame numbers are places in the sorted display times of all packets, which are read without decoding."""
 
     def __init__(self, container: Any) -> None:
-        if not container.streams.video:
-            raise BadClipError(BROKEN, "there is no video in it")
-        self.container, self.stream_of_video = container, container.streams.video[0]
-        if self.stream_of_video.codec_context is None:
-            raise BadClipError(BROKEN, "there is no decoder for it")
+        self.container, self.stream_of_video = container, main_stream(container)
+        if self.stream_of_video is None:
+            raise BadClipError(BROKEN, "there is no video in it that can be decoded")
         # One thread: several files are decoded at a time by the loader's processes.
         self.stream_of_video.codec_context.thread_count = 1
         self.fps = float(self.stream_of_video.average_rate or UNKNOWN_FPS)
@@ -173,9 +172,8 @@ class _PyAvVideo:
             yield from enumerate(self.container.decode(self.stream_of_video))
             return
         start = max((time for time in self.key_times if time <= self.times[first]), default=self.times[0])
-        self.container.seek(start, stream=self.stream_of_video, backward=True)
         place = {time: number for number, time in enumerate(self.times)}
-        for frame in self.container.decode(self.stream_of_video):
+        for frame in frames_from(self.container, self.stream_of_video, start):
             if frame.pts in place:
                 yield place[frame.pts], frame
 
