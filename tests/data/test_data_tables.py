@@ -36,6 +36,11 @@ def test_numbers_and_missing_cells(folder):
     assert frame.rows() == [("a", "None", 48, None), ("b", "nan", None, 5.5), ("c", None, None, None)]
 
 
+def test_captions_that_are_all_missing(folder):
+    pl.DataFrame({"path": ["a.mp4"], "text": [float("nan")]}).write_parquet(folder / "1.parquet")
+    assert scan_tables([str(folder / "1.parquet")]).collect()["text"].to_list() == [None]
+
+
 def test_columns_are_united_in_order_of_appearance(folder):
     (folder / "2.csv").write_text("path,b,num_frames\ny,2,7\n")
     (folder / "1.csv").write_text("path,a\nx,1\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -64,6 +65,14 @@ def test_files_are_found_once_and_broken_ones_are_listed(media, tmp_path, capsys
     assert "3 of 6 rows failed" in errors
     # With --overwrite, only those that failed are looked into again.
     assert (tmp_path / "table.csv.work/results.jsonl").read_text().count("\n") == 3
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems have no such names")
+def test_names_that_no_table_holds_are_left_out(media, tmp_path, capsys):
+    (media / "still.png").rename(os.fsdecode(os.fsencode(media) + b"/\xff.png"))
+    code, made, errors = index(capsys, media, "-o", tmp_path / "table.csv", "--no-probe")
+    assert (code, made[0]["rows"]) == (0, 5), errors
+    assert r"\xff.png" in errors
 
 
 def test_rows_of_a_table_keep_their_columns(media, tmp_path, capsys):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sora_cli.console import get_console
 from sora_cli.errors import UsageError, unknown_name
 from sora_cli.video.media import is_image, is_video
 
@@ -102,6 +103,7 @@ def find_files(places: Sequence[str], kind: str, *, split: str = "train", info: 
             absolute = os.path.abspath(path)
             relpath = os.path.relpath(path, root)
             rows.setdefault(absolute, {"path": absolute, "relpath": relpath, STAMP: file_stamp(path), "text": text})
+    _leave_out_unwritable(rows)
     if not rows and not listed.height:
         raise UsageError(f"there is nothing of kind {kind!r} in {', '.join([*places, *tables])}")
     known = set(listed["path"]) if listed.height else set()
@@ -113,6 +115,18 @@ def find_files(places: Sequence[str], kind: str, *, split: str = "train", info: 
     )
     frame = frame if frame["text"].is_not_null().any() else frame.drop("text")
     return pl.concat([frame, listed], how="diagonal_relaxed") if listed.height else frame
+
+
+def _leave_out_unwritable(rows: dict[str, dict[str, Any]]) -> None:
+    """Take files out, and say so, whose names are no UTF-8 text, which tables hold. rows: by path."""
+    odd = [path for path in rows if any("\udc80" <= letter <= "\udcff" for letter in path)]
+    for path in odd:
+        del rows[path]
+    if odd:
+        shown = os.fsencode(odd[0]).decode("utf-8", "backslashreplace")
+        get_console().warn(
+            f"files whose names are no UTF-8 text are left out, rename them: {len(odd)}, such as {shown}"
+        )
 
 
 def _rows_of(tables: Sequence[str], kind: str) -> pl.DataFrame:

@@ -396,7 +396,8 @@ def _typed(frame: pl.LazyFrame, numbers: Collection[str]) -> pl.LazyFrame:
         elif name in ("path", "text") and dtype != pl.String:
             if dtype.is_nested():
                 raise UsageError(f"the column {name} holds {dtype}, not text")
-            columns.append(column.cast(pl.String))
+            # A column without any caption is one of numbers that are none, as pandas writes it.
+            columns.append((column.fill_nan(None) if dtype.is_float() else column).cast(pl.String))
     return frame.with_columns(columns)
 
 
