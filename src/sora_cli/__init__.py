@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ScoringBackendSpec,
         TextEncoderSpec,
         TrainedSize,
+        UpscalerSpec,
         VAESpec,
         Weights,
     )
@@ -53,6 +54,7 @@ __all__ = [
     "SoraError",
     "TextEncoderSpec",
     "TrainedSize",
+    "UpscalerSpec",
     "UsageError",
     "VAESpec",
     "Weights",

@@ -69,6 +69,11 @@ def interpolators(incomplete: str) -> list[Value]:
     return _specs("interpolator")
 
 
+def upscalers(incomplete: str) -> list[Value]:
+    """Names of ways to enlarge frames."""
+    return _specs("upscaler")
+
+
 def captioners(incomplete: str) -> list[Value]:
     """Captioner names."""
     return _specs("captioner")

@@ -261,6 +261,17 @@ Crf = Annotated[
     int | None,
     setting("output.crf", "--crf", "quality of videos: lower is better and larger", "N", default=str(CRF)),
 ]
+Upscaler = Annotated[
+    str | None,
+    setting(
+        "output.upscaler",
+        "--upscaler",
+        "how clips are enlarged that are larger than the model makes",
+        "NAME",
+        default="the model's",
+        values=complete.upscalers,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document", rich_help_panel="Output")]
 Quiet = Annotated[
     bool, typer.Option("-q", "--quiet", help="print only paths or names, one a line", rich_help_panel="Output")

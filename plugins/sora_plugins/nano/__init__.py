@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sora_cli.plugin.hooks import hookimpl
-from sora_cli.plugin.specs import Constraints, ModelSpec, TextEncoderSpec, TrainedSize, VAESpec, Weights
+from sora_cli.plugin.specs import Constraints, ModelSpec, TextEncoderSpec, TrainedSize, UpscalerSpec, VAESpec, Weights
 
 from .config import MODEL_CONFIG
 
@@ -43,6 +43,7 @@ def sora_models() -> list[ModelSpec]:
                 trained="144p (144x256), 1 to 51 frames at 24 fps, twelve kinds of scene",
                 trained_sizes=(TrainedSize("144p", 51),),
             ),
+            upscaler="nano",
             text_width="sora_plugins.stdit.config:text_width",
             readme="sora_plugins.nano:README.md",
             rank=0,
@@ -86,4 +87,22 @@ def sora_text_encoders() -> list[TextEncoderSpec]:
             max_tokens=64,
             weights=_weights("text_table.safetensors", "vocab.txt"),
         )
+    ]
+
+
+@hookimpl
+def sora_upscalers() -> list[UpscalerSpec]:
+    """The network, and what it starts from."""
+    return [
+        UpscalerSpec(
+            name="nano",
+            summary="nano's upscaler: a small network that sharpens 144p, frame by frame",
+            target="sora_plugins.nano.upscaler:load",
+            weights=_weights("upscaler.safetensors"),
+        ),
+        UpscalerSpec(
+            name="bicubic",
+            summary="bicubic interpolation",
+            target="sora_plugins.nano.upscaler:load_bicubic",
+        ),
     ]

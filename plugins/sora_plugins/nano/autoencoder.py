@@ -224,9 +224,9 @@ def build(config: Mapping[str, Any]) -> NanoAutoencoder:
     return NanoAutoencoder()
 
 
-def to_channels_last(decoder: Decoder) -> None:
+def to_channels_last(network: nn.Module) -> None:
     """Keep the convolutions' weights in the memory layout that CPUs and GPUs convolve fastest."""
-    for parameter in decoder.parameters():
+    for parameter in network.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 

@@ -54,6 +54,7 @@ def generate(
     output: o.Output = None,
     overwrite: o.Overwrite = None,
     crf: o.Crf = None,
+    upscaler: o.Upscaler = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     steps: o.Steps = None,

@@ -77,6 +77,7 @@ class OutputSection(Section):
     files: tuple[OutputFile, ...] = Field((), description="file and seed of each prompt, instead of path and seed")
     overwrite: bool = Field(False, description="replace an existing file made with other settings")
     crf: Annotated[int, Field(ge=0, le=51)] = Field(CRF, description="quality of videos: lower is better and larger")
+    upscaler: str | None = Field(None, description="how clips are enlarged that are larger than the model makes")
     sidecar: bool = Field(True, description="write the settings beside the file too, not only into it")
 
 

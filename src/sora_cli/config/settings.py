@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 STORED: Mapping[str, tuple[str, ...] | None] = {
     "prompt": ("prompts", "file", "negative", "start_index", "end_index", "refine", "refine_motion", "refine_model"),
     "shape": None,
-    "output": ("crf",),
+    "output": ("crf", "upscaler"),
     "sampling": ("steps", "guidance", "scheduler", "scheduler_options", "seed", "num_samples"),
     "conditioning": None,
     "model": None,

@@ -21,6 +21,7 @@ from .specs import (
     SchedulerSpec,
     ScoringBackendSpec,
     TextEncoderSpec,
+    UpscalerSpec,
     VAESpec,
 )
 
@@ -72,6 +73,11 @@ def sora_captioners() -> list[DataToolSpec]:  # type: ignore[empty-body]
 @hookspec
 def sora_interpolators() -> list[InterpolatorSpec]:  # type: ignore[empty-body]
     """Ways to make frames between frames, for footage of a low frame rate."""
+
+
+@hookspec
+def sora_upscalers() -> list[UpscalerSpec]:  # type: ignore[empty-body]
+    """Ways to enlarge the frames of clips that are larger than their model makes."""
 
 
 @hookspec

@@ -17,6 +17,7 @@ from .specs import (
     ScoringBackendSpec,
     Spec,
     TextEncoderSpec,
+    UpscalerSpec,
     VAESpec,
 )
 
@@ -39,6 +40,7 @@ KINDS = {
     "scorer": Kind("sora_scorers", DataToolSpec, "clip scorers"),
     "captioner": Kind("sora_captioners", DataToolSpec, "captioners"),
     "interpolator": Kind("sora_interpolators", InterpolatorSpec, "frame interpolators"),
+    "upscaler": Kind("sora_upscalers", UpscalerSpec, "upscalers"),
     "metric": Kind("sora_metrics", MetricSpec, "quality measures"),
     "scoring-backend": Kind("sora_scoring_backends", ScoringBackendSpec, "ways to score by VBench"),
     "discriminator": Kind("sora_discriminators", DiscriminatorSpec, "discriminators"),

@@ -23,6 +23,7 @@ def model_facts(plugins: Plugins, spec: ModelSpec) -> dict[str, Any]:
     """The preset, defaults, prompts, parts and page of a model; JSON-safe but for specs and mappings of them."""
     presets = {info.kind: info.path for info in list_presets(plugins) if info.name == spec.name}
     parts = {"vae": ("vae", spec.vae), "text_encoder": ("text-encoder", spec.text_encoder)}
+    parts |= {"upscaler": ("upscaler", spec.upscaler)} if spec.constraints.sampled_area else {}
     return {
         "trained": spec.constraints.trained,
         "prompt": prompt_of(plugins, spec),

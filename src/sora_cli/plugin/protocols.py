@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from sora_cli.video.shapes import Size
+
 
 class TextEmbedding(NamedTuple):
     """Encoded prompts. embeddings: (n, 1, L, D); mask: (n, L) int64, 1 for real tokens, at least one per row."""
@@ -250,6 +252,14 @@ class Interpolator(Protocol):
 
     def between(self, first: NDArray[np.uint8], second: NDArray[np.uint8], doublings: int) -> list[NDArray[np.uint8]]:
         """The 2^doublings - 1 frames between two of (H, W, 3) RGB, evenly spaced in time, first to second."""
+        ...
+
+
+class Upscaler(Protocol):
+    """Enlarges frames, each by itself."""
+
+    def __call__(self, frames: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+        """Frames (T, H, W, 3) RGB in this height and width, in memory that grows with the result only."""
         ...
 
 

@@ -106,6 +106,9 @@ class Constraints:
     """The same for comparison, so that a size beyond them can be said with the nearest one; empty: not compared."""
 
 
+DEFAULT_UPSCALER = "bicubic"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
     """A diffusion model, for `sora_models()`.
@@ -130,6 +133,8 @@ class ModelSpec(Spec):
     vae: str
     text_encoder: str
     constraints: Constraints = field(default_factory=Constraints)
+    upscaler: str = DEFAULT_UPSCALER
+    """What enlarges its clips where `constraints.sampled_area` makes that necessary."""
     load: str | None = None
     """"module:attr" `(tensors) -> tensors`, mapping released keys to this module's keys; None when they are equal."""
     start: str | None = None
@@ -311,6 +316,17 @@ class InterpolatorSpec(Spec):
     is_network: bool = False
     weights: Mapping[str, Weights] = field(default_factory=dict)
     """Part -> where the weights come from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscalerSpec(Spec):
+    """A way to enlarge the frames of clips that are larger than their model makes, for `sora_upscalers()`.
+
+    target: `load(weights: LocatedWeights | None, device, dtype) -> Upscaler` (protocols).
+    """
+
+    target: str
+    weights: Weights | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

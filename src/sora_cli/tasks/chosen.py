@@ -16,6 +16,7 @@ from sora_cli.plugin.specs import (
     SchedulerSpec,
     Spec,
     TextEncoderSpec,
+    UpscalerSpec,
     VAESpec,
     Weights,
 )
@@ -44,6 +45,8 @@ class Components:
     scheduler: SchedulerSpec
     parallelism: ParallelismSpec | None = None
     """How the network is spread over several processes; None for one."""
+    upscaler: UpscalerSpec | None = None
+    """What enlarges clips; None where nothing can be enlarged."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class ComponentWeights:
     model: LocatedWeights | None
     vae: LocatedWeights | None
     text_encoder: LocatedWeights | None
+    upscaler: LocatedWeights | None = None
 
 
 def find_components(config: GenerateConfig | TrainConfig, plugins: Plugins) -> Components:
@@ -60,8 +64,12 @@ def find_components(config: GenerateConfig | TrainConfig, plugins: Plugins) -> C
 
     Raises UsageError for a model that cannot be split as asked.
     """
-    scheduler = config.sampling.scheduler if isinstance(config, GenerateConfig) else config.objective.scheduler
     model = _spec(plugins, "model", config.model.name, ModelSpec)
+    if isinstance(config, GenerateConfig):
+        task, scheduler = "generate", config.sampling.scheduler
+        upscaler = config.output.upscaler or (model.upscaler if model.constraints.sampled_area else None)
+    else:
+        task, scheduler, upscaler = "train", config.objective.scheduler, None
     if model.shard is None and (config.hardware.sequence_parallel or 1) > 1:
         raise UsageError(
             f"{model.name} cannot be split over processes that share a clip",
@@ -72,9 +80,8 @@ def find_components(config: GenerateConfig | TrainConfig, plugins: Plugins) -> C
         vae=_spec(plugins, "vae", config.model.vae or model.vae, VAESpec),
         text_encoder=_spec(plugins, "text-encoder", config.model.text_encoder or model.text_encoder, TextEncoderSpec),
         scheduler=_spec(plugins, "scheduler", scheduler or model.scheduler, SchedulerSpec),
-        parallelism=find_parallelism(
-            config.hardware, plugins, "generate" if isinstance(config, GenerateConfig) else "train"
-        ),
+        parallelism=find_parallelism(config.hardware, plugins, task),
+        upscaler=_spec(plugins, "upscaler", upscaler, UpscalerSpec) if upscaler else None,
     )
 
 

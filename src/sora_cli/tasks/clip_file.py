@@ -11,7 +11,6 @@ import numpy as np
 from sora_cli.video.io import open_video, write_image
 from sora_cli.video.latents import to_frames
 from sora_cli.video.seams import FADE, LOOKED_AT, Seam, lead_to
-from sora_cli.video.shapes import Size
 
 from .given import source_frames
 
@@ -19,33 +18,41 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sora_cli.conditioning.references import Extension
+    from sora_cli.plugin.protocols import Upscaler
 
     from .plan import Clip, GeneratePlan
 
 AddFrames: TypeAlias = "Callable[[NDArray[np.uint8]], None]"
+Enlarge: TypeAlias = "Callable[[NDArray[np.uint8]], NDArray[np.uint8]]"
 
 
 @contextlib.contextmanager
-def clip_file(plan: GeneratePlan, clip: Clip) -> Iterator[AddFrames]:
+def clip_file(plan: GeneratePlan, clip: Clip, upscaler: Upscaler | None) -> Iterator[AddFrames]:
     """A function that takes the sampled frames of a clip, (T, H, W, 3) uint8, in their order.
+
+    upscaler: enlarges them; None where they are written as they are.
 
     Afterwards the file is there, whole, with the videos that go on before and behind the frames; or, after an error,
     nothing is.
     """
-    output = plan.config.output
+    output, size = plan.config.output, plan.shape.enlarged
+
+    def enlarged(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return frames if upscaler is None or size is None else upscaler(frames, size)
+
     if plan.is_image:
         pieces: list[NDArray[np.uint8]] = []
         yield pieces.append
-        picture = enlarged(np.concatenate(pieces), plan.shape.enlarged)[0]
+        picture = enlarged(np.concatenate(pieces))[0]
         write_image(clip.path, picture, clip.settings, sidecar=output.sidecar)
         return
     with open_video(clip.path, plan.shape.save_fps, clip.settings, crf=output.crf, sidecar=output.sidecar) as add:
         extension = clip.given.extension
         if extension is None:
-            yield lambda piece: add(enlarged(piece, plan.shape.enlarged))
+            yield lambda piece: add(enlarged(piece))
             return
 
-        joined = _Joined(plan, extension, add)
+        joined = _Joined(plan, extension, add, enlarged)
         yield joined.add_new
         joined.close()
 
@@ -53,9 +60,9 @@ def clip_file(plan: GeneratePlan, clip: Clip) -> Iterator[AddFrames]:
 class _Joined:
     """Writes new frames between videos, so that they meet without a step; see `video.seams`."""
 
-    def __init__(self, plan: GeneratePlan, extension: Extension, add: AddFrames) -> None:
+    def __init__(self, plan: GeneratePlan, extension: Extension, add: AddFrames, enlarged: Enlarge) -> None:
         """Write the videos before the new frames. add: takes the frames of the file."""
-        self.plan, self.extension, self.add = plan, extension, add
+        self.plan, self.extension, self.add, self.enlarged = plan, extension, add, enlarged
         self.after = [video for video in extension.videos if video.is_backward]
         self.place, self.end = 0, extension.start + extension.new
         #: The last new frames, which change when the video after them is known, and its first frame as decoded.
@@ -75,16 +82,15 @@ class _Joined:
 
     def add_new(self, piece: NDArray[np.uint8]) -> None:
         """The next sampled frames: those of the videos, which are not written, and new ones."""
-        size = self.plan.shape.enlarged
         first, last = self.extension.start - self.place, self.end - self.place
         if self.seam and 0 < first <= len(piece):
-            self.seam.add_decoded(enlarged(piece[first - 1 : first], size)[0])
+            self.seam.add_decoded(self.enlarged(piece[first - 1 : first])[0])
         if 0 <= last < len(piece):
-            self.decoded_after = enlarged(piece[last : last + 1], size)[0]
+            self.decoded_after = self.enlarged(piece[last : last + 1])[0]
         part = piece[max(0, first) : max(0, last)]
         self.place += len(piece)
         if len(part):
-            frames = enlarged(part, size)
+            frames = self.enlarged(part)
             self._write(self.seam.lead(frames) if self.seam else frames)
 
     def _write(self, frames: NDArray[np.uint8]) -> None:
@@ -109,14 +115,3 @@ class _Joined:
             self.add(beginning)
             for frames in pieces:
                 self.add(frames)
-
-
-def enlarged(frames: NDArray[np.uint8], size: Size | None) -> NDArray[np.uint8]:
-    """Frames (T, H, W, 3) in another size, bicubic; as they are without one."""
-    if size is None:
-        return frames
-    from PIL import Image
-
-    height, width = size
-    pictures = (Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in frames)
-    return np.stack([np.asarray(picture) for picture in pictures])

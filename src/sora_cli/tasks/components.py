@@ -18,7 +18,7 @@ from sora_cli.acceleration.offload import offload_blocks
 from sora_cli.console import get_console
 from sora_cli.errors import UsageError
 from sora_cli.plugin.manager import load_attribute
-from sora_cli.plugin.protocols import Scheduler, TextEmbedding, TextEncoder, VideoAutoencoder
+from sora_cli.plugin.protocols import Scheduler, TextEmbedding, TextEncoder, Upscaler, VideoAutoencoder
 from sora_cli.weights.load import load_network
 from sora_cli.weights.lora import merge_loras
 
@@ -111,6 +111,15 @@ class Parts:
             self.plan.weights.vae, self.device, self.vae_dtype
         )
         return vae
+
+    @cached_property
+    def upscaler(self) -> Upscaler | None:
+        """What enlarges the frames; None where they are written as they are made."""
+        spec = self.plan.components.upscaler
+        if self.plan.shape.enlarged is None or spec is None:
+            return None
+        upscaler: Upscaler = self.plugins.load_target(spec)(self.plan.weights.upscaler, self.device, self.vae_dtype)
+        return upscaler
 
     def enter(self, part: str) -> None:
         """Make "model" or "vae" the part that works; with offloading the other one leaves the device."""

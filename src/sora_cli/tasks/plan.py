@@ -23,6 +23,7 @@ from sora_cli.text.prompts import Prompt, check_text, parse_prompt, part_texts, 
 from sora_cli.text.scores import Scores, append_scores
 from sora_cli.video.settings import HASH_KEY
 from sora_cli.video.shapes import ClipShape, accepted_from, is_accepted, resolve_shape, with_frames
+from sora_cli.weights.locate import locate_weights
 from sora_cli.weights.lora import LocatedLora, locate_lora
 
 from .chosen import (
@@ -152,11 +153,16 @@ def plan_generate(
         )
     try:
         weights = locate_components(config, components, download=need_weights)
+        if shape.enlarged is not None and (spec := components.upscaler) is not None:
+            own = locate_weights(spec.weights, what=spec.name, download=need_weights, option="another --upscaler")
+            weights = replace(weights, upscaler=own)
     except MissingError as error:
         if need_weights:
             raise
         weights = ComponentWeights(None, None, None)
         notes.append(error.message)
+    if config.output.upscaler is not None and shape.enlarged is None:
+        notes.append("--upscaler has no effect: the clip is no larger than what the model makes")
     variant = variant_of(config, components.model)
     latent_shape = latent_size(components.vae, shape)
     text_dtype = text_dtype_of(config, components.text_encoder)

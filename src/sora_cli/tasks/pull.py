@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sora_cli.plugin.manager import Plugins
 
-KINDS = ("model", "vae", "text-encoder", "metric", "scorer", "interpolator", "scoring-backend")
+KINDS = ("model", "vae", "text-encoder", "metric", "scorer", "interpolator", "upscaler", "scoring-backend")
 
 
 class Need(NamedTuple):
@@ -111,6 +111,7 @@ def needs_of(name: str, plugins: Plugins, variant: str | None) -> list[Need]:
         spec = next((one for one in plugins.specs(kind).values() if name in (one.name, *one.aliases)), None)
         if isinstance(spec, ModelSpec):
             parts = [plugins.get("vae", spec.vae), plugins.get("text-encoder", spec.text_encoder)]
+            parts += [plugins.get("upscaler", spec.upscaler)] if spec.constraints.sampled_area else []
             of_model = _need(_variant_name(spec, variant), _variant_weights(spec, variant))
             return [*of_model, *(need for part in parts for need in _need(part.name, part.weights))]  # type: ignore[attr-defined]
         if isinstance(spec, (MetricSpec, DataToolSpec, InterpolatorSpec, ScoringBackendSpec)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sora_cli.plugin.specs import DEFAULT_UPSCALER
 from sora_cli.video.settings import CRF
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def picture_record(plan: GeneratePlan) -> dict[str, Any]:
     return {
         "shape": shape_record(plan.shape),
         **parts_record(plan, plan.loras, plan.text_dtype),
+        **upscaler_record(plan),
         "scheduler": {
             "name": plan.components.scheduler.name,
             "options": options_record(plan.scheduler_options),
@@ -55,6 +57,14 @@ def parts_record(plan: GeneratePlan | TrainPlan, loras: Sequence[LocatedLora], t
             "dtype": text_dtype if text_dtype != specs.text_encoder.dtypes[0] else None,
         },
     }
+
+
+def upscaler_record(plan: GeneratePlan) -> dict[str, Any]:
+    """What enlarges the clips, where they are; clips from before there was a choice have no word of it."""
+    spec = plan.components.upscaler
+    if plan.shape.enlarged is None or spec is None or spec.name == DEFAULT_UPSCALER:
+        return {}
+    return {"upscaler": {"name": spec.name, "weights": _fingerprint(plan.weights.upscaler)}}
 
 
 def shape_record(shape: ClipShape) -> dict[str, Any]:

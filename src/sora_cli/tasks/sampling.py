@@ -149,7 +149,7 @@ def _make_batch(
                     continue
                 row = pending.index(clip)
                 if part == 0:
-                    adds.append(files[row].enter_context(clip_file(plan, clip)))
+                    adds.append(files[row].enter_context(clip_file(plan, clip, parts.upscaler)))
                 with _noting_interrupts(keepers, plan.segments):
                     for frames in ends[row].decode(
                         latents[row], part, f"decoding {clip.path.name}{_of_parts(part, plan.segments)}"

@@ -20,7 +20,7 @@ from pathlib import Path
 from sora_plugins.nano.scene_clips import TABLE
 from sora_plugins.nano.text import TABLE_FILE, VOCABULARY_FILE
 
-AUTOENCODER, MODEL = "autoencoder.safetensors", "model.safetensors"
+AUTOENCODER, MODEL, UPSCALER = "autoencoder.safetensors", "model.safetensors", "upscaler.safetensors"
 #: Aspect ratios of clips and pictures, with the share of each.
 SHAPES = {"16:9": 0.88, "1:1": 0.04, "4:3": 0.03, "9:16": 0.03, "21:9": 0.02}
 #: Stages of the diffusion model, each a preset nano-NAME, with their share of the updates.
@@ -88,6 +88,16 @@ def train_model(folder: Path, autoencoder: Path, text: Path, *, steps: int, seed
     sora("train", "export", run_folder, "-o", folder / MODEL, "--overwrite")
 
 
+def train_upscaler(folder: Path, autoencoder: Path, count: int, steps: int, seed: int) -> None:
+    """Pictures in two sizes, of scenes that nothing else is made from, and the network that enlarges them."""
+    pairs, trained = folder / "pairs.safetensors", folder / UPSCALER
+    if trained.exists():
+        return
+    if not pairs.exists():
+        step("upscaler", "pairs", autoencoder, "-o", pairs, "--count", count, "--seed", 100 * seed + 98)
+    step("upscaler", "train", pairs, "-o", trained, "--steps", steps, "--seed", seed)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -97,6 +107,8 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=6000, help="clips to render; 0.2 MB each, and their features 1 MB")
     parser.add_argument("--steps", type=int, default=12000, help="of the diffusion model")
     parser.add_argument("--decoder-steps", type=int, default=1500, help="of the decoder, twice")
+    parser.add_argument("--pairs", type=int, default=600, help="pictures in two sizes for the upscaler; 2 MB each")
+    parser.add_argument("--upscaler-steps", type=int, default=13000, help="of the upscaler")
     parser.add_argument("--processes", type=int, default=1, help="that train the diffusion model together")
     arguments = parser.parse_args()
     folder, seed = arguments.output, ("--seed", arguments.seed)
@@ -120,6 +132,8 @@ def main() -> None:
     weights = folder / "weights"
     weights.mkdir(exist_ok=True)
     step("autoencoder", "export", mended, "-o", weights / AUTOENCODER)
+    train_upscaler(folder, weights / AUTOENCODER, arguments.pairs, arguments.upscaler_steps, arguments.seed)
+    step("upscaler", "export", folder / UPSCALER, "-o", weights / UPSCALER)
     for file in (folder / MODEL, text / TABLE_FILE, text / VOCABULARY_FILE):
         shutil.copyfile(file, weights / file.name)
     print(f"made: {weights}")

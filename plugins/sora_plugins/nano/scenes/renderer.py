@@ -37,12 +37,14 @@ def frames(
     width: int,
     *,
     fps: float = 24.0,
+    first: int = 0,
     device: str | torch.device = "cpu",
 ) -> Iterator[Tensor]:
-    """Paint the clip frame by frame. Yields uint8 (H, W, 3) tensors on `device`; deterministic in `params`."""
+    """Paint the clip frame by frame, from frame `first` on. Yields uint8 (H, W, 3) tensors on `device`; deterministic
+    in `params`."""
     with _default_device(device):
         paint = make_painter(params)
-    for index in range(num_frames):
+    for index in range(first, first + num_frames):
         seconds = index / fps
         with _default_device(device):  # for one frame at a time: the reader of this generator keeps its own default
             x, y = camera_view(params, seconds, height, width, device)
@@ -57,7 +59,8 @@ def render(
     width: int,
     *,
     fps: float = 24.0,
+    first: int = 0,
     device: str | torch.device = "cpu",
 ) -> Tensor:
-    """The whole clip, uint8 (T, H, W, 3), on `device`."""
-    return torch.stack(list(frames(params, num_frames, height, width, fps=fps, device=device)))
+    """Frames of the clip from frame `first` on, uint8 (T, H, W, 3), on `device`."""
+    return torch.stack(list(frames(params, num_frames, height, width, fps=fps, first=first, device=device)))
