@@ -16,15 +16,17 @@ from safetensors.torch import load_file, save_file
 from sora_cli.__main__ import main as sora_main
 from sora_plugins.nano.config import MODEL_CONFIG
 from sora_plugins.nano.making import __main__ as making
-from sora_plugins.nano.making import autoencoder
+from sora_plugins.nano.making import autoencoder, upscaler
 from sora_plugins.nano.model import build
 from sora_plugins.nano.text import TABLE_FILE, VOCABULARY_FILE
+from sora_plugins.nano.upscaler import UpscalerNetwork
 
 BUCKETS = "data.bucket_config={144p: {1: [1.0, 2], 17: [1.0, 2]}}"
 RENDERED = ["scenes render"] * 5
 ONCE = ["text_table", "autoencoder fit", "autoencoder train"]
 TRAINED = ["train extract", "train"] * 3
 LAST = ["train export", "autoencoder train", "autoencoder export"]
+UPSCALER = ["upscaler pairs", "upscaler train", "upscaler export"]
 
 
 class Steps:
@@ -69,6 +71,8 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(making, name, value)
     monkeypatch.setattr(torch.linalg, "eigh", quick_eigh(torch.linalg.eigh))
     monkeypatch.setattr(autoencoder, "CROP", 32)
+    for name, small in {"SMALL": (32, 48), "BATCH": 1, "CROP": 16}.items():
+        monkeypatch.setattr(upscaler, name, small)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -76,7 +80,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def make(patch: pytest.MonkeyPatch, folder: Path, steps: Steps) -> None:
     patch.setattr(making, "run", steps)
-    options = ("--clips", 5, "--steps", 8, "--decoder-steps", 2)
+    options = ("--clips", 5, "--steps", 8, "--decoder-steps", 2, "--pairs", 2, "--upscaler-steps", 2)
     call(making.main, "-o", folder, "--text-model", "encoder", *options)
 
 
@@ -98,13 +102,17 @@ def test_everything_is_made_also_after_an_interruption(tmp_path: Path, monkeypat
 
     again = Steps()
     make(monkeypatch, tmp_path, again)
-    assert again.names == [*RENDERED, *TRAINED, *LAST]
+    assert again.names == [*RENDERED, *TRAINED, *LAST, *UPSCALER]
     assert checkpoint.read_bytes() == before, "what is done is not made again"
     weights = {path.name: path for path in (tmp_path / "weights").iterdir()}
-    assert weights.keys() == {"autoencoder.safetensors", "model.safetensors", TABLE_FILE, VOCABULARY_FILE}
+    networks = {"autoencoder.safetensors", "model.safetensors", "upscaler.safetensors"}
+    assert weights.keys() == {*networks, TABLE_FILE, VOCABULARY_FILE}
     tensors = load_file(weights["model.safetensors"])
     build(MODEL_CONFIG).load_state_dict(tensors)
     assert tensors["spatial_blocks.0.attn.qkv.weight"].dtype == torch.bfloat16
+    enlarging = load_file(weights["upscaler.safetensors"])
+    UpscalerNetwork().load_state_dict(enlarging)
+    assert enlarging["output.weight"].abs().max() > 0, "it was trained"
     mended, trained = (load_file(tmp_path / f"{name}-autoencoder.safetensors") for name in ("mended", "trained"))
     assert torch.equal(mended["basis"], trained["basis"])
     assert not torch.equal(mended["decoder.output.weight"], trained["decoder.output.weight"])
