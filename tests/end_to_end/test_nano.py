@@ -58,13 +58,33 @@ def test_alone_and_in_a_batch(executable: Executable, dtype: str) -> None:
     assert psnr(alone, other) < 40
 
 
+def energy(frame: np.ndarray) -> float:
+    """How sharp a picture is."""
+    return float(sum(np.square(np.diff(frame.astype(float), axis=axis)).mean() for axis in (0, 1)))
+
+
 def test_a_clip_larger_than_nano_makes_is_the_enlarged_one(executable: Executable) -> None:
-    small = ("generate", "clouds", "-m", "nano", "--frames", "5", "--steps", "4", "--seed", "3")
-    done = executable(*small, "--size", "288x512", "-o", "large.mp4")
+    small = ("generate", "flowers", "-m", "nano", "--frames", "5", "--steps", "6", "--seed", "3")
+    done = executable(*small, "--size", "288x512", "-o", "large.mp4", "--upscaler", "bicubic")
     assert "makes 144x256, which is enlarged to 288x512" in done.stderr
+    executable(*small, "--size", "288x512", "-o", "sharp.mp4")
     executable(*small, "--size", "144x256", "-o", "small.mp4")
-    large, made = (frames_of(executable.folder / name) for name in ("large.mp4", "small.mp4"))
-    assert large.shape == (5, 288, 512, 3)
-    for big, little in zip(large, made, strict=True):
+    large, sharp, made = (frames_of(executable.folder / f"{name}.mp4") for name in ("large", "sharp", "small"))
+    assert large.shape == sharp.shape == (5, 288, 512, 3)
+    for big, sharper, little in zip(large, sharp, made, strict=True):
         enlarged = np.asarray(Image.fromarray(little).resize((512, 288), Image.Resampling.BICUBIC))
         assert psnr(big, enlarged) > 30
+        assert psnr(sharper, enlarged) > 20, "another picture"
+        assert energy(sharper) > 1.1 * energy(big)
+
+
+@pytest.mark.parametrize("upscaler", ["nano", "bicubic"])
+def test_a_clip_that_was_enlarged_goes_on_without_a_step(executable: Executable, upscaler: str) -> None:
+    options = ("clouds", "-m", "nano", "--steps", "6", "--upscaler", upscaler)
+    executable("generate", *options, "--res", "240p", "--frames", "17", "-o", "clip.mp4")
+    executable("extend", "clip.mp4", *options, "--by", "16", "-o", "longer.mp4")
+    before, after = (frames_of(executable.folder / name) for name in ("clip.mp4", "longer.mp4"))
+    assert after.shape == (33, *before.shape[1:])
+    assert psnr(after[:17], before) > 35
+    steps = np.abs(np.diff(after.astype(float), axis=0)).mean(axis=(1, 2, 3))
+    assert steps[16] <= 1.2 * steps.max(where=np.arange(32) != 16, initial=0)
