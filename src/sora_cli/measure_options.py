@@ -118,6 +118,16 @@ BatchSize = Annotated[
     int,
     typer.Option("--batch-size", help="videos of a batch of that mean", metavar="N", min=1, rich_help_panel="Measures"),
 ]
+TimeLimit = Annotated[
+    float,
+    typer.Option(
+        "--time-limit",
+        help="seconds a video may take before it is left out",
+        metavar="SECONDS",
+        min=1,
+        rich_help_panel="Hardware",
+    ),
+]
 Prompts = Annotated[
     Path | None,
     typer.Option(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,19 @@ import torch
 from clip_tiny import make_tiny_whole_clip
 from known_clips import lossless, noise
 
+from sora_cli.evaluation import metrics_work
 from sora_cli.evaluation.measures import Measure, Values, mean, pooled_mean
 from sora_cli.plugin.manager import get_plugins
 from sora_cli.video.io import write_video
 
 #: PSNR of a difference of 10 everywhere.
 OFFSET_PSNR = 20 * math.log10(255 / 10)
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without pebble: a process for each command would take longer than the command."""
+    monkeypatch.setattr(metrics_work, "find_spec", lambda name: None)
 
 
 @pytest.fixture
@@ -183,6 +192,124 @@ def test_sets_of_videos(sora, folders, tmp_path: Path) -> None:
         "eval", "metrics", f"{decoded}/a.mkv", "--reference", originals, "--frames", "1", *wanted[:2], *weights[:2]
     )
     assert (few.code, "a covariance needs two" in few.err) == (1, True)
+
+
+# -- what was measured is kept, and no video stops the others ---------------------------------------------------------
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are measured, as they come; Ctrl-C is pressed at those called stop.mkv."""
+    seen: list[str] = []
+    measure = metrics_work._Measurer.measure
+
+    def counting(self: Any, row: Any) -> Any:
+        name = Path(row["path"]).name
+        if name == "stop.mkv":
+            raise KeyboardInterrupt
+        seen.append(name)
+        return measure(self, row)
+
+    monkeypatch.setattr(metrics_work._Measurer, "measure", counting)
+    return seen
+
+
+def test_an_interrupted_run_goes_on(sora, folders, counted, tmp_path: Path) -> None:
+    make_tiny_whole_clip(tmp_path / "clip")
+    decoded, originals = folders
+    whole = tmp_path / "whole.json"
+    arguments = (
+        *("eval", "metrics", decoded, "--reference", originals, "--device", "cpu", "--reference-aggregate"),
+        *("--metric", "psnr", "--metric", "clip-fd", "--metric-weights", f"clip={tmp_path / 'clip'}"),
+    )
+    assert sora(*arguments, "-o", str(whole)).code == 0
+    assert not (tmp_path / "whole.json.work").exists()
+    expected = json.loads(whole.read_text())
+    (Path(decoded) / "d.mkv").rename(Path(decoded) / "stop.mkv")
+    output, work = tmp_path / "report.json", tmp_path / "report.json.work"
+    counted.clear()
+    stopped = sora(*arguments, "-o", str(output))
+    assert (stopped.code, output.exists(), counted) == (130, False, ["a.mkv", "b.mkv", "c.mkv"])
+    assert "3 of 7 videos are done; the same command goes on" in stopped.err
+    other = sora(*arguments, "--frames", "2", "-o", str(output))
+    assert (other.code, "unfinished run with other settings (look)" in other.err) == (2, True), other.err
+    assert f"remove {work}" in other.err
+    (Path(decoded) / "stop.mkv").rename(Path(decoded) / "d.mkv")
+    lossless(Path(decoded) / "b.mkv", noise(seed=1) + 20)  # changed since
+    counted.clear()
+    done = sora(*arguments, "-o", str(output))
+    assert (done.code, counted) == (0, ["b.mkv", "d.mkv", "a.mkv", "b.mkv", "c.mkv"]), done.err
+    assert "2 of 7 videos are done already" in done.err
+    report = json.loads(output.read_text())
+    assert report["videos"][1]["values"]["psnr"] == pytest.approx(20 * math.log10(255 / 20), abs=1e-4)
+    for made in (report, expected):
+        del made["videos"][1]["values"], made["sets"]["clip-fd"]["value"], made["mean"], made["reference_mean"]
+    assert report == expected
+    assert not work.exists()
+
+
+def test_nothing_is_kept_without_a_report(sora, folders, counted, tmp_path: Path) -> None:
+    decoded, _ = folders
+    (Path(decoded) / "d.mkv").rename(Path(decoded) / "stop.mkv")
+    stopped = sora("eval", "metrics", decoded, "--metric", "flicker")
+    assert (stopped.code, "3 of 4 videos are done\n" in stopped.err) == (130, True), stopped.err
+    assert sorted(path.name for path in Path.cwd().iterdir()) == []
+
+
+def test_a_command_that_cannot_begin_leaves_nothing(sora, folders, tmp_path: Path) -> None:
+    decoded, originals = folders
+    (tmp_path / "wrong.pth").write_bytes(b"no weights")
+    output = tmp_path / "report.json"
+    failed = sora(
+        *("eval", "metrics", decoded, "--reference", originals, "--metric", "lpips", "-o", str(output)),
+        *("--metric-weights", f"alexnet={tmp_path / 'wrong.pth'}"),
+    )
+    assert (failed.code != 0, list(tmp_path.glob("report*"))) == (True, [])
+
+
+def test_a_video_that_hangs_or_ends_its_decoder(sora, folders, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("pebble")
+    monkeypatch.setattr(metrics_work, "find_spec", find_spec)
+    # What a process for the work imports first: names that a decoder does not survive.
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(HOSTILE)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), *filter(None, sys.path)]))
+    decoded, _ = folders
+    (Path(decoded) / "b.mkv").rename(Path(decoded) / "hangs.mkv")
+    (Path(decoded) / "c.mkv").rename(Path(decoded) / "crashes.mkv")
+    output = tmp_path / "report.json"
+    arguments = ("eval", "metrics", decoded, "--metric", "flicker", "-o", str(output))
+    done = sora(*arguments, "--time-limit", "2")
+    assert done.code == 0, done.err
+    assert "the same command with --overwrite tries those again that were stopped, no others" in done.err
+    rows = {Path(row["video"]).stem: row for row in json.loads(output.read_text())["videos"]}
+    assert rows["hangs"]["reason"] == "it took longer than 2 s"
+    assert rows["crashes"]["reason"] == "the process ended (exit code 7)"
+    assert all(rows[name]["values"]["flicker"] for name in "ad")
+
+
+#: Stands in for a decoder.
+HOSTILE = """
+import os, threading
+import importlib.abc, sys
+
+class Hook(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "sora_cli.evaluation.pairs":
+            sys.meta_path.remove(self)
+            from sora_cli.evaluation import pairs
+            real = pairs.open_clip
+            def opened(path, **options):
+                if path.stem == "hangs":
+                    threading.Event().wait()
+                if path.stem == "crashes":
+                    os._exit(7)
+                return real(path, **options)
+            pairs.open_clip = opened
+            return None
+
+sys.meta_path.insert(0, Hook())
+"""
 
 
 # -- the driver of Open-Sora's metric tool ---------------------------------------------------------------------------

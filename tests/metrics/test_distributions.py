@@ -14,7 +14,7 @@ from sora_cli.errors import SoraError
 from sora_cli.plugin.manager import get_plugins
 from sora_cli.weights.locate import LocatedWeights, locate_weights
 from sora_plugins.metrics import distributions, i3d
-from sora_plugins.metrics.distributions import cmmd, frechet_distance
+from sora_plugins.metrics.distributions import Features, Gaussian
 from sora_plugins.metrics.i3d import I3D, pad_same, pool_same
 from sora_plugins.metrics.inception import Inception, block_35
 from sora_plugins.metrics.weights import read_i3d, read_inception
@@ -33,6 +33,21 @@ def gaussian(count: int, mean: list[float], deviations: list[float], seed: int) 
     noise = torch.randn(count, len(mean), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     plain = torch.linalg.qr(noise - noise.mean(dim=0)).Q * (count - 1) ** 0.5
     return plain * torch.tensor(deviations) + torch.tensor(mean)
+
+
+def filled(made, features: torch.Tensor, piece: int | None = None):
+    """A set with these features, given `piece` at a time."""
+    for part in features.split(piece or max(1, len(features))):
+        made.add(part)
+    return made
+
+
+def frechet_distance(reference: torch.Tensor, videos: torch.Tensor, piece: int | None = None) -> float:
+    return distributions.frechet_distance(filled(Gaussian(), reference, piece), filled(Gaussian(), videos, piece))
+
+
+def cmmd(reference: torch.Tensor, videos: torch.Tensor) -> float:
+    return distributions.cmmd(filled(Features(), reference), filled(Features(), videos, 2))
 
 
 def test_frechet_distance_of_known_gaussians() -> None:
@@ -57,6 +72,31 @@ def test_frechet_distance_as_by_roots_of_matrices(count: int, other_count: int) 
     found = frechet_distance(torch.from_numpy(one).float(), torch.from_numpy(other).float())
     assert found == pytest.approx(expected, rel=max(tolerance, 1e-6))
     assert frechet_distance(torch.from_numpy(other), torch.from_numpy(one)) == pytest.approx(expected, rel=tolerance)
+
+
+@pytest.mark.parametrize("piece", [1, 3, 7, 16])
+def test_features_that_come_in_pieces(piece: int) -> None:
+    """Far from zero, where sums of squares would lose what is to be measured; 7 of 12 directions have no spread."""
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.randn(90, 5, generator=generator, dtype=torch.float64) @ torch.randn(
+        5, 12, generator=generator, dtype=torch.float64
+    )
+    one, other = flat + 1e4, torch.randn(70, 12, generator=generator, dtype=torch.float64) * 0.1 + 1e4
+    gathered = filled(Gaussian(), one, piece)
+    assert (len(gathered), gathered.root().shape[1]) == (90, 12)
+    torch.testing.assert_close(gathered.mean(), one.mean(dim=0))
+    torch.testing.assert_close(gathered.root().T @ gathered.root(), torch.cov(one.T), rtol=1e-9, atol=1e-9)
+    assert frechet_distance(one, other, piece) == pytest.approx(frechet_distance(one, other), rel=1e-9)
+    assert frechet_distance(one, one, piece) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_gaussian_does_not_grow() -> None:
+    gathered = Gaussian()
+    for seed in range(50):
+        gathered.add(torch.randn(9, 4, generator=torch.Generator().manual_seed(seed)))
+        held = sum(each.numel() for each in vars(gathered)["_waiting"]) + gathered.root().numel()
+        assert held <= (9 + 4) * 4
+    assert len(gathered) == 450
 
 
 def test_sets_that_are_too_small() -> None:
@@ -91,8 +131,9 @@ def test_clip_as_what_is_looked_with(tmp_path: Path) -> None:
         features = metric.features(video)
         assert features.shape == (5, 768)
         torch.testing.assert_close(torch.cat([metric.features(video[:, :, i : i + 1]) for i in range(5)]), features)
-        assert metric.distance(features, features) == pytest.approx(0, abs=1e-6)
-        assert metric.distance(features, metric.features(1 - video)) > 0
+        same, other = filled(metric.new_set(), features), filled(metric.new_set(), metric.features(1 - video))
+        assert metric.distance(same, same) == pytest.approx(0, abs=1e-6)
+        assert metric.distance(same, other) > 0
 
 
 # -- Inception and I3D -------------------------------------------------------------------------------------------------

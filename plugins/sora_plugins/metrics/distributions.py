@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sora_cli.weights.locate import LocatedWeights
     from sora_plugins.scorers.pictures import Picture
 
+Set = TypeVar("Set", "Gaussian", "Features")
 #: Of CMMD: the kernel exp(-d^2 / (2 sigma^2)), and what its mean differences are multiplied by.
 SIGMA, SCALE = 10.0, 1000.0
 #: Rows of a kernel that are computed at a time.
@@ -28,34 +29,103 @@ ROWS = 4096
 CMMD_WANTED = 500
 
 
-class FeatureDistance:
+class FeatureDistance(Generic[Set]):
     """A distance of two sets by features (protocols.DistributionMetric).
 
-    look: features (n, D) of n pieces of a video (1, 3, n * piece_frames, H, W) in [0, 1]. compare: of (N, D), (M, D).
+    look: features (n, D) of n pieces of a video (1, 3, n * piece_frames, H, W) in [0, 1]. new_set: an empty set.
+    compare: the originals with the videos.
     """
 
     def __init__(
         self,
         look: Callable[[Tensor], Tensor],
-        compare: Callable[[Tensor, Tensor], float],
+        new_set: Callable[[], Set],
+        compare: Callable[[Set, Set], float],
         *,
         wanted: int,
         piece_frames: int = 1,
     ) -> None:
-        self.look, self.compare, self.wanted, self.piece_frames = look, compare, wanted, piece_frames
+        self.look, self.new_set, self.compare = look, new_set, compare
+        self.wanted, self.piece_frames = wanted, piece_frames
 
     @torch.inference_mode()
     def features(self, video: Tensor) -> Tensor:
         """As the protocol."""
         return self.look(video).float().cpu()
 
-    def distance(self, reference: Tensor, videos: Tensor) -> float:
+    def distance(self, reference: Set, videos: Set) -> float:
         """As the protocol."""
         return self.compare(reference, videos)
 
 
-def frechet_distance(reference: Tensor, videos: Tensor) -> float:
-    """Frechet distance of the Gaussians that have the means and covariances of features (N, D) and (M, D).
+class Gaussian:
+    """Mean and covariance of features that come a few at a time, in float64 and at most some (2 D, D) numbers.
+
+    The covariance is kept as R with R^T R = the sum of (x - mean)(x - mean)^T, which goes on exactly where the features
+    have fewer directions than numbers; the sum itself has only half of the digits there.
+    """
+
+    def __init__(self) -> None:
+        self._count, self._waiting, self._rows = 0, list[Tensor](), 0
+        self._mean, self._root = torch.empty(0), torch.empty(0)
+
+    def __len__(self) -> int:
+        return self._count + self._rows
+
+    def add(self, features: Tensor) -> None:
+        """Features (n, D)."""
+        self._waiting.append(features)
+        self._rows += len(features)
+        # A decomposition costs at least as much as one of D rows.
+        if self._rows >= features.shape[1]:
+            self._fold()
+
+    def mean(self) -> Tensor:
+        """(D,) float64."""
+        self._fold()
+        return self._mean
+
+    def root(self) -> Tensor:
+        """R (D or fewer, D) float64, with R^T R the covariance, of len(self) - 1 degrees of freedom."""
+        self._fold()
+        return self._root / (self._count - 1) ** 0.5
+
+    def _fold(self) -> None:
+        if not self._rows:
+            return
+        rows = torch.cat(self._waiting).double()
+        count, mean = len(rows), rows.mean(dim=0)
+        rows = rows - mean
+        if self._count:
+            # Chan, Golub and LeVeque 1979: two sets together spread as each does, and by the distance of their means.
+            step, total = mean - self._mean, self._count + count
+            rows = torch.cat([self._root, rows, (self._count * count / total) ** 0.5 * step[None]])
+            mean = self._mean + step * (count / total)
+        # R of X = QR has R^T R = X^T X, and no more rows than X has.
+        self._root = torch.linalg.qr(rows, mode="r").R
+        self._count, self._mean, self._waiting, self._rows = self._count + count, mean, [], 0
+
+
+class Features:
+    """All features of a set."""
+
+    def __init__(self) -> None:
+        self._parts: list[Tensor] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def add(self, features: Tensor) -> None:
+        """Features (n, D)."""
+        self._parts.append(features)
+
+    def unit(self) -> Tensor:
+        """(N, D) float64, each of length 1."""
+        return torch.nn.functional.normalize(torch.cat(self._parts).double(), dim=1)
+
+
+def frechet_distance(reference: Gaussian, videos: Gaussian) -> float:
+    """Frechet distance of the Gaussians that have the means and covariances of features.
 
     |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), covariances with N - 1, as FID and FVD are defined (Heusel et al. 2017,
     Dowson and Landau 1982). Raises ValueError for less than two features of a set.
@@ -63,27 +133,23 @@ def frechet_distance(reference: Tensor, videos: Tensor) -> float:
     for name, features in (("the originals", reference), ("the videos", videos)):
         if len(features) < 2:
             raise ValueError(f"{name} give {len(features)} features, and a covariance needs two")
-    means, roots = [], []
-    for features in (reference.double(), videos.double()):
-        means.append(features.mean(dim=0))
-        # R of X = QR has R^T R = X^T X, and no more rows than X has.
-        roots.append(torch.linalg.qr((features - means[-1]) / (len(features) - 1) ** 0.5, mode="r").R)
+    roots = reference.root(), videos.root()
     # With S = R^T R the trace of (S1 S2)^(1/2) is the sum of the singular values of R1 R2^T: no root of a matrix, which
     # is not defined for singular ones, is taken.
     overlap = torch.linalg.svdvals(roots[0] @ roots[1].T).sum()
     spread = roots[0].square().sum() + roots[1].square().sum()
-    return max(0.0, float((means[0] - means[1]).square().sum() + spread - 2 * overlap))
+    return max(0.0, float((reference.mean() - videos.mean()).square().sum() + spread - 2 * overlap))
 
 
-def cmmd(reference: Tensor, videos: Tensor) -> float:
-    """CMMD of features (N, D) and (M, D): 1000 times the squared maximum mean discrepancy, of features of length 1.
+def cmmd(reference: Features, videos: Features) -> float:
+    """CMMD: 1000 times the squared maximum mean discrepancy, of features of length 1.
 
     With the pairs of a feature with itself, as published (Jayasumana et al. 2024, "Rethinking FID"). Raises ValueError
     for sets without features.
     """
     if not len(reference) or not len(videos):
         raise ValueError("a set has no frames")
-    a, b = (torch.nn.functional.normalize(features.double(), dim=1) for features in (reference, videos))
+    a, b = reference.unit(), videos.unit()
     return SCALE * (_kernel_mean(a, a) + _kernel_mean(b, b) - 2 * _kernel_mean(a, b))
 
 
@@ -95,38 +161,42 @@ def _kernel_mean(a: Tensor, b: Tensor) -> float:
     return total / (len(a) * len(b))
 
 
-def load_clip_distance(weights: Mapping[str, LocatedWeights], device: torch.device) -> FeatureDistance:
+def load_clip_distance(weights: Mapping[str, LocatedWeights], device: torch.device) -> FeatureDistance[Gaussian]:
     """The Frechet distance of vectors of CLIP. weights: "clip"."""
     clip = read_clip(weights["clip"], device)
     return FeatureDistance(
         lambda video: clip.embed_pictures(pictures_of(video)),
+        Gaussian,
         frechet_distance,
         wanted=full_rank(clip.network.config.projection_dim),
     )
 
 
-def load_cmmd(weights: Mapping[str, LocatedWeights], device: torch.device) -> FeatureDistance:
+def load_cmmd(weights: Mapping[str, LocatedWeights], device: torch.device) -> FeatureDistance[Features]:
     """CMMD. weights: "clip336"."""
     clip = read_clip(weights["clip336"], device)
-    return FeatureDistance(lambda video: squeezed_vectors(clip, video), cmmd, wanted=CMMD_WANTED)
+    return FeatureDistance(lambda video: squeezed_vectors(clip, video), Features, cmmd, wanted=CMMD_WANTED)
 
 
-def load_fid(weights: Mapping[str, LocatedWeights], device: torch.device) -> FeatureDistance:
+def load_fid(weights: Mapping[str, LocatedWeights], device: torch.device) -> FeatureDistance[Gaussian]:
     """The Frechet distance of features of Inception. weights: "inception"."""
     network = read_inception(weights["inception"], device)
     return FeatureDistance(
-        lambda video: network(video[0].transpose(0, 1).to(device)), frechet_distance, wanted=full_rank(DIMENSIONS)
+        lambda video: network(video[0].transpose(0, 1).to(device)),
+        Gaussian,
+        frechet_distance,
+        wanted=full_rank(DIMENSIONS),
     )
 
 
-def load_fvd(weights: Mapping[str, LocatedWeights], device: torch.device) -> FeatureDistance:
+def load_fvd(weights: Mapping[str, LocatedWeights], device: torch.device) -> FeatureDistance[Gaussian]:
     """The Frechet distance of features of I3D, of pieces of 16 frames. weights: "i3d"."""
     network = read_i3d(weights["i3d"], device)
 
     def look(video: Tensor) -> Tensor:
         return torch.cat([network(piece.to(device)) for piece in video.split(FRAMES, dim=2)])
 
-    return FeatureDistance(look, frechet_distance, wanted=full_rank(CLASSES), piece_frames=FRAMES)
+    return FeatureDistance(look, Gaussian, frechet_distance, wanted=full_rank(CLASSES), piece_frames=FRAMES)
 
 
 def full_rank(dimensions: int) -> int:

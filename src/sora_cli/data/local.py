@@ -61,8 +61,8 @@ class Workers:
             worker.close()
         self._temporary.cleanup()
 
-    def do(self, jobs: Iterator[Job]) -> Iterator[Sequence[Outcome]]:
-        """The outcomes of jobs as they come; see `work.Engine`."""
+    def do(self, jobs: Iterator[Job], *, is_limited: bool = True) -> Iterator[Sequence[Outcome]]:
+        """The outcomes of jobs as they come; see `work.Engine`. is_limited: whether the work's time counts."""
         again: deque[_Task] = deque()
         running: dict[Any, tuple[_Worker, _Task]] = {}
         while True:
@@ -71,7 +71,7 @@ class Workers:
                     if sum(1 for other, _ in running.values() if other is worker) < WAITING:
                         task = again.popleft() if again else _next_task(jobs)
                         if task is not None:
-                            running[worker.start(task)] = worker, task
+                            running[worker.start(task, is_limited)] = worker, task
             if not running:
                 return
             done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -105,14 +105,15 @@ class _Worker:
         self.seconds = seconds
         self.is_ended = False
 
-    def start(self, task: _Task) -> Any:
+    def start(self, task: _Task, is_limited: bool) -> Any:
         if self.is_ended:  # by another thread than the one that hands out tasks
             raise SoraError("the run has ended")
         if not self.pool.active:  # its process was ended by somebody between two tasks
             self.close()
             self.pool = self.make()
         # Counted from when the process takes it, so loading networks at its start is not part of it.
-        return self.pool.schedule(_do, args=(list(task.job.rows),), timeout=self.seconds * len(task.job.rows))
+        seconds = self.seconds * len(task.job.rows) if is_limited else None
+        return self.pool.schedule(_do, args=(list(task.job.rows),), timeout=seconds)
 
     def close(self) -> None:
         self.pool.stop()

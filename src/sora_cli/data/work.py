@@ -163,16 +163,24 @@ def work_folder(output: Path) -> Path:
 
 
 def open_results(
-    output: Path, work: Work, *, restart: bool = False, restart_changed: bool = False, overwrite: bool = False
+    output: Path,
+    work: Work,
+    *,
+    restart: bool = False,
+    restart_changed: bool = False,
+    overwrite: bool = False,
+    can_restart: bool = True,
 ) -> Results:
     """The log of an output, empty or with what an earlier run did.
 
     restart: throw away what there is. A log of other work is thrown away with restart_changed, and with overwrite when
-    all that it has is in the output that is replaced; UsageError is raised else.
+    all that it has is in the output that is replaced; UsageError is raised else. can_restart: whether the
+    command has the option --restart.
     """
     folder = work_folder(output)
     if restart:
         shutil.rmtree(folder, ignore_errors=True)
+    how = "--restart" if can_restart else f"remove {folder}"
     options = work.options if work.settings is None else work.settings
     settings = {"work": work.name, "options": json.loads(json.dumps(dict(options)))}
     path = folder / SETTINGS
@@ -181,26 +189,36 @@ def open_results(
     if before is not None and before != settings:
         if restart_changed or (overwrite and is_kept is False):
             return open_results(output, work, restart=True)
-        raise _other_settings(folder, before, settings, is_unfinished=is_kept is None)
+        raise _other_settings(folder, before, settings, how, is_unfinished=is_kept is None)
     if before is None or is_kept is not None:
         write_text(path, json.dumps(settings))
-    return Results(folder, _seen(folder / LOG))
+    return Results(folder, _seen(folder / LOG, how))
 
 
 def _other_settings(
-    folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any], *, is_unfinished: bool
+    folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any], how: str, *, is_unfinished: bool
 ) -> UsageError:
     old, new = before.get("options", {}), settings["options"]
     changed = ", ".join(name for name in {**old, **new} if old.get(name) != new.get(name)) or "of other work"
     if is_unfinished:
-        hint = "give the settings of before to go on, or --restart to throw it away"
+        hint = f"give the settings of before to go on, or {how} to throw it away"
         return UsageError(f"{folder} holds an unfinished run with other settings ({changed})", hint=hint)
-    hint = "give another --output to keep them, or --restart to throw them away"
+    hint = f"give another --output to keep them, or {how} to throw them away"
     return UsageError(f"{folder} holds the results of a run with other settings ({changed})", hint=hint)
 
 
-def do_work(frame: pl.DataFrame, work: Work, engine: Engine, results: Results, *, verb: str) -> None:
-    """Do what the log lacks of a table. verb: "probing", for the progress line.
+def do_work(
+    frame: pl.DataFrame,
+    work: Work,
+    engine: Engine,
+    results: Results,
+    *,
+    verb: str,
+    what: str = "rows",
+    goes_on: bool = True,
+) -> None:
+    """Do what the log lacks of a table. verb: "probing", for the progress line. what: the rows are. goes_on: whether
+    the log is there for the next run.
 
     After Ctrl-C or an error the log has everything that was done.
     """
@@ -211,9 +229,9 @@ def do_work(frame: pl.DataFrame, work: Work, engine: Engine, results: Results, *
     first = _first_rows(keys)
     todo = [int(row) for row in first if int(keys[row]) not in results.seen]
     if len(todo) < len(first):
-        console.note(f"{len(first) - len(todo)} of {len(first)} rows are done already")
+        console.note(f"{len(first) - len(todo)} of {len(first)} {what} are done already")
     failed = 0
-    with console.progress(f"{verb} {len(todo)} rows", len(todo)) as progress:
+    with console.progress(f"{verb} {len(todo)} {what}", len(todo)) as progress:
         try:
             for outcomes in engine.run(work, _jobs(frame, work, keys, todo)):
                 results.add(outcomes)
@@ -223,9 +241,10 @@ def do_work(frame: pl.DataFrame, work: Work, engine: Engine, results: Results, *
                     if failed <= MOST_SHOWN:
                         console.warn(reason)
                     elif failed == MOST_SHOWN + 1:
-                        console.warn("more rows fail; all are listed in the end")
+                        console.warn(f"more {what} fail; all are listed in the end")
         except KeyboardInterrupt:
-            console.note(f"{len(results.seen)} of {len(first)} rows are done; the same command goes on")
+            done = f"{len(results.seen)} of {len(first)} {what} are done"
+            console.note(f"{done}; the same command goes on" if goes_on else done)
             raise
 
 
@@ -301,7 +320,7 @@ def _clean(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _seen(log: Path) -> set[int]:
+def _seen(log: Path, how: str) -> set[int]:
     """Keys of a log. The rest of a line whose writing was cut off is removed."""
     if not log.exists():
         return set()
@@ -314,7 +333,7 @@ def _seen(log: Path) -> set[int]:
             try:
                 seen.add(int(json.loads(line)["key"]))
             except (ValueError, KeyError, TypeError) as error:
-                raise SoraError(f"{log} is damaged at byte {end}", hint="--restart throws it away") from error
+                raise SoraError(f"{log} is damaged at byte {end}", hint=f"{how} to throw it away") from error
             end += len(line)
     if end < log.stat().st_size:
         with log.open("r+b") as file:

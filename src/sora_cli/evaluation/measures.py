@@ -11,12 +11,24 @@ from torch import Tensor
 from sora_cli.errors import SoraError, UsageError
 from sora_cli.plugin.manager import get_plugins
 from sora_cli.plugin.specs import MetricSpec
-from sora_cli.weights.locate import locate_parts, part_files, weights_present
+from sora_cli.weights.locate import LocatedWeights, locate_parts, part_files, weights_present
 
 #: Measures of a video beside its original that need no weights.
 DEFAULT_METRICS = ("psnr", "ssim")
 #: Decimals that people are shown.
 DIGITS = 4
+
+
+class Found(NamedTuple):
+    """A measure whose weights are here. located: by part."""
+
+    spec: MetricSpec
+    located: Mapping[str, LocatedWeights]
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Part -> fingerprint."""
+        return {part: each.fingerprint for part, each in self.located.items()}
 
 
 class Measure(NamedTuple):
@@ -30,20 +42,28 @@ class Measure(NamedTuple):
 Measures = Mapping[str, Measure]
 
 
-def load_measures(names: Sequence[str], weights: Mapping[str, str], device: torch.device) -> dict[str, Measure]:
+def find_measures(names: Sequence[str], weights: Mapping[str, str]) -> dict[str, Found]:
     """Measures by name. weights: part -> file or folder of the user; those of other parts are left alone.
 
     Raises UsageError, or MissingError for weights that are not here.
     """
     plugins = get_plugins()
-    found: dict[str, Measure] = {}
+    found: dict[str, Found] = {}
     for name in dict.fromkeys(names):
         spec = plugins.get("metric", name)
         assert isinstance(spec, MetricSpec)  # the plugin manager checked it
         located = locate_parts(spec.weights, what=spec.name, overrides=weights, option="--metric-weights")
-        prints = {part: each.fingerprint for part, each in located.items()}
-        found[spec.name] = Measure(spec, plugins.load_target(spec)(located, device), prints)
+        found[spec.name] = Found(spec, located)
     return found
+
+
+def load_measures(names: Sequence[str], weights: Mapping[str, str], device: torch.device) -> dict[str, Measure]:
+    """As `find_measures`, ready to measure."""
+    load = get_plugins().load_target
+    return {
+        name: Measure(found.spec, load(found.spec)(found.located, device), found.weights)
+        for name, found in find_measures(names, weights).items()
+    }
 
 
 def read_weights(texts: Sequence[str]) -> dict[str, str]:
@@ -141,7 +161,7 @@ def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in row.items()}
 
 
-def units_title(measures: Measures) -> str | None:
+def units_title(measures: Mapping[str, Measure | Found]) -> str | None:
     """The line above a table: the measures that have units."""
     units = (f"{name} in {measure.spec.unit}" for name, measure in measures.items() if measure.spec.unit)
     return ", ".join(units) or None

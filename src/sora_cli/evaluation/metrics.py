@@ -2,46 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sora_cli import version
 from sora_cli.console import get_console
+from sora_cli.data.index import file_stamp
 from sora_cli.data.run import open_rows
-from sora_cli.data.scoring import REASON, Chosen, choose_scorers, make_scorer, scorer_options
+from sora_cli.data.scoring import Chosen, choose_scorers, scorer_options
+from sora_cli.data.work import REASON, Results, Work, added_columns, do_work, open_results
 from sora_cli.errors import SoraError, UsageError, unknown_name
 from sora_cli.files import write_text
 from sora_cli.plugin.manager import get_plugins
 from sora_cli.plugin.specs import MetricSpec
-from sora_cli.tasks.codec import prepare_torch_threads
 from sora_cli.tasks.components import choose_device
 from sora_cli.tasks.output import check_free
 from sora_cli.weights.locate import locate_parts
 
 from .measures import (
     DEFAULT_METRICS,
-    Measure,
-    Measures,
-    Values,
+    Found,
     check_parts,
-    load_measures,
+    find_measures,
     mean,
     pooled_mean,
     read_weights,
     rounded,
     units_title,
 )
-from .pairs import Look, Pair, find_videos, frames_at_once, open_together, pair_up
+from .metrics_work import INPUTS, MADE, Measured, WorkPlace, make_measurer, work_place
+from .pairs import Look, Pair, find_videos, pair_up
 from .provenance import clip_record, provenance
+
+if TYPE_CHECKING:
+    import polars as pl
 
 #: Of videos without originals, those that are installed: none needs weights.
 DEFAULT_SINGLE = ("flicker", "sharpness", "motion")
+#: A video may take: long enough for the slowest measures on a CPU, and not forever.
+SECONDS = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +57,7 @@ class MetricsOptions:
     """How videos are measured. metrics: names of measures and scorers; weights: PART=FILE; reference: a folder of
     originals, or one that all have, None to measure videos alone; by_position, fitted: see `pair_up`, `open_together`;
     subset: only the first so many; batch_size: for the mean of Open-Sora's tool, None without it; prompts: a table.
+    seconds: that a video may take.
     """
 
     metrics: Sequence[str] = ()
@@ -62,16 +71,18 @@ class MetricsOptions:
     look: Look = field(default_factory=Look)
     device: str = "auto"
     threads: int | None = None
+    seconds: float = SECONDS
 
 
 class Tools(NamedTuple):
-    """What measures: frame by frame, whole clips, sets of videos."""
+    """What measures: frame by frame, whole clips, sets of videos. given: part -> file or folder of the user."""
 
-    frames: Measures
+    frames: Mapping[str, Found]
     scorers: Sequence[Chosen]
-    sets: Measures
+    sets: Mapping[str, Found]
     weights: Mapping[str, Mapping[str, str]]
     """Name -> part -> fingerprint."""
+    given: Mapping[str, str]
 
 
 @dataclass
@@ -114,7 +125,6 @@ def run(places: Sequence[Path], options: MetricsOptions, *, output: Path | None,
     """Measure videos, print a table, and write a report. Raises SoraError when nothing could be measured."""
     if options.reference is None and (options.fitted or options.by_position):
         raise UsageError("--fit and --by-position are about originals", hint="give those with --reference FOLDER")
-    prepare_torch_threads(options.threads)
     pairs, originals = _pairs(places, options)
     if output is not None:
         if output.suffix != ".json":
@@ -123,20 +133,25 @@ def run(places: Sequence[Path], options: MetricsOptions, *, output: Path | None,
         check_free([output], [*read, *originals], overwrite=overwrite)
     device = choose_device(options.device)  # type: ignore[arg-type]  # typed by the command
     prompts = _prompts(options.prompts)
-    tools = _tools(options, device)
+    tools = _tools(options)
     # Sets are compared as sets: that a video has no original of its name counts for measures of pairs alone.
     needs_pairs = any(measure.spec.subject == "pair" for measure in tools.frames.values())
     rows = [Row(pair.video, pair.reference if needs_pairs else None) for pair in pairs]
     for row, pair in zip(rows, pairs, strict=True):
         row.reason = pair.reason if needs_pairs else None
-    if tools.frames:
-        _measure_frames(rows, tools.frames, options)
-    if tools.scorers:
-        _score(rows, tools.scorers, prompts, str(device))
-    distances = _distances(rows, originals, tools.sets, options.look) if tools.sets else {}
-    report = _report(rows, distances, tools, options)
-    if output is not None:
-        write_text(output, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    work = _work(tools, options, device.type)
+    with _log(work, output, overwrite=overwrite) as results:
+        work = replace(work, options={**work.options, "folder": str(results.folder / "features")})
+        with work_place(work, str(device)) as place:
+            table = _table(rows, originals, tools, prompts)
+            do_work(table, work, place, results, verb="measuring", what="videos", goes_on=output is not None)
+            made = _fill_in(rows, originals, table, work, results)
+            distances = {name: _distance(name, made[: len(rows)], made[len(rows) :], place) for name in tools.sets}
+        report = _report(rows, distances, tools, options)
+        if output is not None:
+            write_text(output, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+            if results.end(keeps=False):
+                get_console().note("the same command with --overwrite tries those again that were stopped, no others")
     _show(rows, report, tools)
     if output is not None:
         get_console().note(f"report: {output}")
@@ -160,7 +175,7 @@ def _pairs(places: Sequence[Path], options: MetricsOptions) -> tuple[list[Pair],
     return pairs[: options.subset], originals[: options.subset]
 
 
-def _tools(options: MetricsOptions, device: torch.device) -> Tools:
+def _tools(options: MetricsOptions) -> Tools:
     plugins = get_plugins()
     measures, scorers = _names(options)
     given = read_weights(options.weights)
@@ -176,10 +191,11 @@ def _tools(options: MetricsOptions, device: torch.device) -> Tools:
     for one in chosen:
         located = locate_parts(one.spec.weights, what=one.spec.name, overrides=given, option="--metric-weights")
         weights[one.spec.name] = {part: each.fingerprint for part, each in located.items()}
-    loaded = load_measures(measures, given, device)
-    sets = {name: measure for name, measure in loaded.items() if measure.spec.subject == "sets"}
-    frames = {name: measure for name, measure in loaded.items() if name not in sets}
-    return Tools(frames, chosen, sets, {**weights, **{name: dict(each.weights) for name, each in loaded.items()}})
+    found = find_measures(measures, given)
+    sets = {name: measure for name, measure in found.items() if measure.spec.subject == "sets"}
+    frames = {name: measure for name, measure in found.items() if name not in sets}
+    prints = {**weights, **{name: each.weights for name, each in found.items()}}
+    return Tools(frames, chosen, sets, prints, given)
 
 
 def _names(options: MetricsOptions) -> tuple[list[str], list[str]]:
@@ -235,103 +251,100 @@ def _prompts(table: Path | None) -> dict[str, str]:
 # -- measuring -------------------------------------------------------------------------------------------------------
 
 
-def _measure_frames(rows: Sequence[Row], measures: Measures, options: MetricsOptions) -> None:
-    """Frame by frame, with what is wrong with a video as its reason."""
-    console = get_console()
-    with console.progress("measuring", len(rows)) as progress:
-        for row in rows:
-            if row.reason is None:
-                try:
-                    _measure_row(row, measures, options)
-                except SoraError as error:
-                    row.fail(error)
-            progress.advance()
-
-
-def _measure_row(row: Row, measures: Measures, options: MetricsOptions) -> None:
-    look, values = options.look, Values(measures)
-    paths = [row.video] if row.reference is None else [row.reference, row.video]
-    with open_together(paths, look, fitted=options.fitted) as clips:
-        for piece in look.together(clips):
-            values.add(piece[-1], piece[0] if row.reference is not None else None)
-        height, width = look.size(clips[-1])
-        row.frames, row.fps, row.size = clips[-1].num_frames, clips[-1].fps, f"{height}x{width}"
-    row.frame_values = values.of_frames()
-    row.values |= values.means()
-
-
-def _score(rows: Sequence[Row], chosen: Sequence[Chosen], prompts: Mapping[str, str], device: str) -> None:
-    """By scorers of `sora data score`, which choose their frames themselves."""
-    work = make_scorer(scorer_options(chosen), device)
-    with get_console().progress("scoring", len(rows)) as progress:
-        for row in rows:
-            path = str(row.video.resolve())
-            text = prompts.get(path) or prompts.get(row.video.name) or (clip_record(row.video) or {}).get("prompt")
-            [made] = work([{"path": path, "text": text}])
-            [values] = made.rows
-            row.values |= {name: value for name, value in values.items() if name != REASON}
-            if values[REASON]:
-                row.fail(SoraError(values[REASON]))
-            progress.advance()
-
-
-def _distances(rows: Sequence[Row], originals: Sequence[Path], sets: Measures, look: Look) -> dict[str, dict[str, Any]]:
-    """Name -> the distance of the two sets, and how many features of how many numbers it is from."""
-    console = get_console()
-    ours = {name: list[Tensor]() for name in sets}
-    theirs = {name: list[Tensor]() for name in sets}
-    with console.progress("looking at both sets", len(rows) + len(originals)) as progress:
-        for row in rows:
-            try:
-                _look_at(row.video, sets, look, ours)
-            except SoraError as error:
-                row.fail(error)
-            progress.advance()
-        for original in originals:
-            try:
-                _look_at(original, sets, look, theirs)
-            except SoraError as error:
-                console.warn(f"left out of the originals: {error.message}")
-            progress.advance()
-    return {
-        name: _distance(
-            name, measure, torch.cat(theirs[name] or [torch.empty(0, 0)]), torch.cat(ours[name] or [torch.empty(0, 0)])
-        )
-        for name, measure in sets.items()
+def _work(tools: Tools, options: MetricsOptions, device: str) -> Work:
+    """What is done with each video; without the folder of features."""
+    settings = {
+        "frames": list(tools.frames),
+        "sets": list(tools.sets),
+        "scorers": scorer_options(tools.scorers),
+        "look": asdict(options.look),
+        "fitted": options.fitted,
+        "per_frame": options.batch_size is not None,
     }
+    given = {"weights": dict(tools.given), "threads": options.threads, "mode": get_console().mode}
+    same = {**settings, "weights": tools.weights, "device": device, "sora": version()}
+    target = f"{make_measurer.__module__}:{make_measurer.__name__}"
+    return Work("metrics", target, {**settings, **given}, INPUTS, {MADE: "str"}, 1, options.seconds, same)
 
 
-def _look_at(path: Path, sets: Measures, look: Look, features: Mapping[str, list[Tensor]]) -> None:
-    """Add the features of a video to those of its set; all of them or none."""
-    found: dict[str, list[Tensor]] = {name: [] for name in sets}
-    with look.open(path) as clip:
-        for length in sorted({measure.metric.piece_frames for measure in sets.values()}):
-            at_once = length * max(1, frames_at_once(*look.size(clip)) // length)
-            for piece in look.pieces(clip, at_once):
-                whole = piece[:, :, : piece.shape[2] // length * length]
-                for name, measure in sets.items():
-                    if measure.metric.piece_frames == length and whole.shape[2]:
-                        found[name].append(measure.metric.features(whole))
-    for name, made in found.items():
-        if not made:
-            raise SoraError(f"{path} has fewer frames than the {sets[name].metric.piece_frames} that {name} looks at")
-    for name, made in found.items():
-        features[name] += made
+@contextlib.contextmanager
+def _log(work: Work, output: Path | None, *, overwrite: bool) -> Iterator[Results]:
+    """What was measured, kept beside the report until it is written; without a report in a folder that goes again."""
+    with contextlib.ExitStack() as stack:
+        if output is None:
+            output = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sora-"))) / "report.json"
+        results = open_results(output, work, restart_changed=overwrite, can_restart=False)
+        try:
+            yield results
+        finally:
+            if not results.seen:  # of a command that could not begin
+                shutil.rmtree(results.folder, ignore_errors=True)
 
 
-def _distance(name: str, measure: Measure, reference: Tensor, videos: Tensor) -> dict[str, Any]:
-    console, value, metric = get_console(), None, measure.metric
+def _table(rows: Sequence[Row], originals: Sequence[Path], tools: Tools, prompts: Mapping[str, str]) -> pl.DataFrame:
+    """The columns `INPUTS` of the videos, and for sets of the originals behind them."""
+    import polars as pl
+
+    entries: list[tuple[str, str | None, str, str | None, bool, bool]] = []
+    for row in rows:
+        is_framed = bool(tools.frames) and row.reason is None
+        reference = row.reference if is_framed else None
+        text = _prompt(row.video, prompts) if tools.scorers else None
+        stamp = " ".join(_stamp(path) for path in (row.video, reference) if path is not None)
+        original = str(reference) if reference is not None else None
+        entries.append((str(row.video), original, stamp, text, is_framed, bool(tools.scorers)))
+    if tools.sets:
+        entries += [(str(path), None, _stamp(path), None, False, False) for path in originals]
+    kinds = (pl.String, pl.String, pl.String, pl.String, pl.Boolean, pl.Boolean)
+    return pl.DataFrame(entries, schema=dict(zip(INPUTS, kinds, strict=True)), orient="row")
+
+
+def _prompt(video: Path, prompts: Mapping[str, str]) -> str | None:
+    known = prompts.get(str(video.resolve())) or prompts.get(video.name)
+    return known or (clip_record(video) or {}).get("prompt")
+
+
+def _stamp(path: Path) -> str:
     try:
-        value = metric.distance(reference, videos)
-    except ValueError as error:
-        console.warn(f"{name}: {error}")
-    if value is not None and min(len(reference), len(videos)) < metric.wanted:
-        console.warn(
-            f"{name} of {len(reference)} and {len(videos)} features says little: it wants {metric.wanted} of each set, "
-            f"and depends on how many there are"
+        return file_stamp(str(path))
+    except OSError:  # what reads it will say why
+        return ""
+
+
+def _fill_in(
+    rows: Sequence[Row], originals: Sequence[Path], table: pl.DataFrame, work: Work, results: Results
+) -> list[Measured]:
+    """What was measured of each row of the table; put into the rows, and said of the originals."""
+    made = []
+    for text, why in added_columns(table, work, results).select(MADE, REASON).iter_rows():
+        hint = "--time-limit gives a video more seconds"
+        made.append(Measured(**json.loads(text)) if why is None else Measured(failed=[(why, hint)]))
+    for row, one in zip(rows, made, strict=False):
+        row.frames, row.fps, row.size, row.values = one.frames, one.fps, one.size, one.values
+        row.frame_values = {
+            name: torch.tensor(values, dtype=torch.float64) for name, values in one.frame_values.items()
+        }
+        for message, advice in one.failed:
+            row.fail(SoraError(message, hint=advice))
+    for one in made[len(rows) :]:
+        for message, _ in one.failed:
+            get_console().warn(f"left out of the originals: {message}")
+    return made
+
+
+def _distance(name: str, videos: Sequence[Measured], originals: Sequence[Measured], place: WorkPlace) -> dict[str, Any]:
+    """The distance of the two sets, None where there is none, and how many features of how many numbers it is from."""
+    ours, theirs = ([one.features[name] for one in each if name in one.features] for each in (videos, originals))
+    found = place.distance(name, theirs, ours)
+    reason = found.pop("reason")
+    if reason is not None:
+        get_console().warn(f"{name}: {reason}")
+    elif min(found["features"], found["reference_features"]) < found["wanted"]:
+        get_console().warn(
+            f"{name} of {found['reference_features']} and {found['features']} features says little: it wants "
+            f"{found['wanted']} of each set, and depends on how many there are"
         )
-    counts = {"features": len(videos), "reference_features": len(reference), "wanted": metric.wanted}
-    return {"value": value, **counts}
+    return found
 
 
 # -- what is said ------------------------------------------------------------------------------------------------------
@@ -372,7 +385,7 @@ def _report(rows: Sequence[Row], distances: Mapping[str, Any], tools: Tools, opt
     return report
 
 
-def _reference_means(rows: Sequence[Row], measures: Measures, batch_size: int) -> dict[str, float | None]:
+def _reference_means(rows: Sequence[Row], measures: Mapping[str, Found], batch_size: int) -> dict[str, float | None]:
     """As Open-Sora's tool takes the mean; None, with a warning, where it could not."""
     found: dict[str, float | None] = {}
     for name in measures:

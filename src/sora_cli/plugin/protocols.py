@@ -133,6 +133,16 @@ class SingleMetric(Protocol):
         ...
 
 
+class FeatureSet(Protocol):
+    """Features of a set of videos, or what of them a distance needs; `len` says how many were added."""
+
+    def __len__(self) -> int: ...
+
+    def add(self, features: Tensor) -> None:
+        """Features (n, D) of one video."""
+        ...
+
+
 class DistributionMetric(Protocol):
     """Compares two sets of videos by features of all of them.
 
@@ -147,8 +157,12 @@ class DistributionMetric(Protocol):
         """Features (n, D) on the CPU of n pieces of a video (1, 3, n * piece_frames, H, W) in [0, 1]."""
         ...
 
-    def distance(self, reference: Tensor, videos: Tensor) -> float:
-        """How far two sets of features (N, D) and (M, D) are from each other. Raises ValueError for too few."""
+    def new_set(self) -> FeatureSet:
+        """A set without features."""
+        ...
+
+    def distance(self, reference: Any, videos: Any) -> float:
+        """How far two sets, which `new_set` gave, are from each other. Raises ValueError for too few features."""
         ...
 
 

@@ -42,6 +42,7 @@ def metrics(
     crop: m.Crop = None,
     device: v.DeviceName = "auto",
     threads: v.ThreadCount = None,
+    time_limit: m.TimeLimit = 3600.0,
     output: m.Report = None,
     overwrite: v.Overwrite = False,
     as_json: o.Json = False,
@@ -75,5 +76,6 @@ def metrics_options(values: Mapping[str, Any]) -> MetricsOptions:
         batch_size=values["batch_size"] if values["reference_aggregate"] else None,
         prompts=values.get("prompts"),
         look=look,
+        seconds=values["time_limit"],
         **shared,
     )

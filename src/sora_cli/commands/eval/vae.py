@@ -22,7 +22,7 @@ EPILOG = o.examples(
 OF_CLIPS = ("vae", "vae_weights", "dtype", "sample", "seed", "memory", "low_memory", "size")
 OF_FOLDERS = (
     *("by_position", "fit", "subset", "reference_aggregate", "batch_size", "sample_rate", "resolution", "crop"),
-    *("output", "overwrite"),
+    *("time_limit", "output", "overwrite"),
 )
 
 
@@ -39,6 +39,7 @@ def vae(
     sample_rate: m.SampleRate = 1,
     resolution: m.Resolution = None,
     crop: m.Crop = None,
+    time_limit: m.TimeLimit = 3600.0,
     output: m.Report = None,
     overwrite: v.Overwrite = False,
     **shared: Any,
