@@ -9,6 +9,8 @@ import typer
 
 from . import complete
 
+#: What --prompts takes wherever clips have prompts; `evaluation.clip_prompts` reads it.
+PROMPTS = "prompts of the clips: a table (path, text), JSON, a plan, or text with one a line in the order of the clips"
 VideoPlaces = Annotated[
     list[Path], typer.Argument(help="videos or pictures, or folders of them", metavar="VIDEO|FOLDER...")
 ]
@@ -132,8 +134,8 @@ Prompts = Annotated[
     Path | None,
     typer.Option(
         "--prompts",
-        help="table with the columns path and text (default: the prompts stored in the videos)",
-        metavar="TABLE",
+        help=f"{PROMPTS} (default: the prompts stored in the videos)",
+        metavar="FILE",
         rich_help_panel="Measures",
     ),
 ]

@@ -10,13 +10,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import hostile_measurer
 import numpy as np
 import pytest
 import torch
 from clip_tiny import make_tiny_whole_clip
 from known_clips import lossless, noise
 
-from sora_cli.evaluation import metrics_work
+from sora_cli.evaluation import metrics, metrics_work
 from sora_cli.evaluation.measures import Measure, Values, mean, pooled_mean
 from sora_cli.plugin.manager import get_plugins
 from sora_cli.video.io import write_video
@@ -270,10 +271,9 @@ def test_a_command_that_cannot_begin_leaves_nothing(sora, folders, tmp_path: Pat
 def test_a_video_that_hangs_or_ends_its_decoder(sora, folders, tmp_path: Path, monkeypatch) -> None:
     pytest.importorskip("pebble")
     monkeypatch.setattr(metrics_work, "find_spec", find_spec)
-    # What a process for the work imports first: names that a decoder does not survive.
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(HOSTILE)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), *filter(None, sys.path)]))
+    monkeypatch.setattr(metrics, "make_measurer", hostile_measurer.make_measurer)
+    places = [str(Path(__file__).parent), *filter(None, sys.path)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
     decoded, _ = folders
     (Path(decoded) / "b.mkv").rename(Path(decoded) / "hangs.mkv")
     (Path(decoded) / "c.mkv").rename(Path(decoded) / "crashes.mkv")
@@ -286,30 +286,12 @@ def test_a_video_that_hangs_or_ends_its_decoder(sora, folders, tmp_path: Path, m
     assert rows["hangs"]["reason"] == "it took longer than 2 s"
     assert rows["crashes"]["reason"] == "the process ended (exit code 7)"
     assert all(rows[name]["values"]["flicker"] for name in "ad")
-
-
-#: Stands in for a decoder.
-HOSTILE = """
-import os, threading
-import importlib.abc, sys
-
-class Hook(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name == "sora_cli.evaluation.pairs":
-            sys.meta_path.remove(self)
-            from sora_cli.evaluation import pairs
-            real = pairs.open_clip
-            def opened(path, **options):
-                if path.stem == "hangs":
-                    threading.Event().wait()
-                if path.stem == "crashes":
-                    os._exit(7)
-                return real(path, **options)
-            pairs.open_clip = opened
-            return None
-
-sys.meta_path.insert(0, Hook())
-"""
+    monkeypatch.setattr(metrics_work, "find_spec", lambda name: None)
+    monkeypatch.setattr(metrics, "make_measurer", metrics_work.make_measurer)
+    again = sora(*arguments, "--overwrite")
+    assert "2 of 4 videos are done already" in again.err
+    assert json.loads(output.read_text())["measured"] == 4
+    assert not (tmp_path / "report.json.work").exists()
 
 
 # -- the driver of Open-Sora's metric tool ---------------------------------------------------------------------------

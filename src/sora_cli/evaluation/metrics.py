@@ -17,7 +17,6 @@ from torch import Tensor
 from sora_cli import version
 from sora_cli.console import get_console
 from sora_cli.data.index import file_stamp
-from sora_cli.data.run import open_rows
 from sora_cli.data.scoring import Chosen, choose_scorers, scorer_options
 from sora_cli.data.work import REASON, Results, Work, added_columns, do_work, open_results
 from sora_cli.errors import SoraError, UsageError, unknown_name
@@ -28,6 +27,7 @@ from sora_cli.tasks.components import choose_device
 from sora_cli.tasks.output import check_free
 from sora_cli.weights.locate import locate_parts
 
+from .clip_prompts import read_clip_prompts
 from .measures import (
     DEFAULT_METRICS,
     Found,
@@ -56,8 +56,8 @@ SECONDS = 3600.0
 class MetricsOptions:
     """How videos are measured. metrics: names of measures and scorers; weights: PART=FILE; reference: a folder of
     originals, or one that all have, None to measure videos alone; by_position, fitted: see `pair_up`, `open_together`;
-    subset: only the first so many; batch_size: for the mean of Open-Sora's tool, None without it; prompts: a table.
-    seconds: that a video may take.
+    subset: only the first so many; batch_size: for the mean of Open-Sora's tool, None without it; prompts: a file, see
+    `clip_prompts`; seconds: that a video may take.
     """
 
     metrics: Sequence[str] = ()
@@ -132,7 +132,8 @@ def run(places: Sequence[Path], options: MetricsOptions, *, output: Path | None,
         read = [path for pair in pairs for path in (pair.video, pair.reference) if path is not None]
         check_free([output], [*read, *originals], overwrite=overwrite)
     device = choose_device(options.device)  # type: ignore[arg-type]  # typed by the command
-    prompts = _prompts(options.prompts)
+    names = [str(pair.video.resolve()) for pair in pairs]
+    prompts = read_clip_prompts(options.prompts, names) if options.prompts is not None else {}
     tools = _tools(options)
     # Sets are compared as sets: that a video has no original of its name counts for measures of pairs alone.
     needs_pairs = any(measure.spec.subject == "pair" for measure in tools.frames.values())
@@ -234,20 +235,6 @@ def _defaults(options: MetricsOptions) -> list[str]:
     return found
 
 
-def _prompts(table: Path | None) -> dict[str, str]:
-    """Path, and file name where it tells, -> prompt, of a table with the columns path and text."""
-    if table is None:
-        return {}
-    frame = open_rows([str(table)])
-    if "text" not in frame.columns:
-        raise UsageError(f"{table} has no column text", hint=f"its columns: {', '.join(frame.columns)}")
-    rows = [(path, text) for path, text in frame.select("path", "text").iter_rows() if text]
-    by_name: dict[str, set[str]] = {}
-    for path, text in rows:
-        by_name.setdefault(Path(path).name, set()).add(text)
-    return {**{name: min(texts) for name, texts in by_name.items() if len(texts) == 1}, **dict(rows)}
-
-
 # -- measuring -------------------------------------------------------------------------------------------------------
 
 
@@ -300,8 +287,7 @@ def _table(rows: Sequence[Row], originals: Sequence[Path], tools: Tools, prompts
 
 
 def _prompt(video: Path, prompts: Mapping[str, str]) -> str | None:
-    known = prompts.get(str(video.resolve())) or prompts.get(video.name)
-    return known or (clip_record(video) or {}).get("prompt")
+    return prompts.get(str(video.resolve())) or (clip_record(video) or {}).get("prompt")
 
 
 def _stamp(path: Path) -> str:

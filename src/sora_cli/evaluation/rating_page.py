@@ -74,7 +74,7 @@ def write_page(
     """
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UsageError(f"{output} is there already", hint="choose another --output, or remove it")
-    clips = dict(zip(_labels(folders), map(_clips_in, folders), strict=True))
+    clips = dict(zip(_labels(folders), map(clips_in, folders), strict=True))
     generator = random.Random(seed)
     pairs = _draw_pairs(clips, generator, limit)
     used = {label: sorted({name for name, *sides in pairs if label in sides}) for label in clips}
@@ -158,7 +158,7 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     raise AssertionError("different paths have different parts")
 
 
-def _clips_in(folder: Path) -> dict[str, Path]:
+def clips_in(folder: Path) -> dict[str, Path]:
     """Videos and pictures below a folder, hidden ones aside, by their path in it. Raises UsageError."""
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}", hint="sora eval human sample makes one of clips")

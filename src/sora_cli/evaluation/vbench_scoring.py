@@ -15,6 +15,7 @@ from sora_cli.plugin.manager import get_plugins
 from sora_cli.plugin.protocols import ScoringBackend, ScoringJob, ScoringSettings
 from sora_cli.tasks.output import prepare_folders
 
+from .clip_prompts import read_clip_prompts
 from .vbench_results import INFO, RESULTS, SCORED
 from .vbench_suite import SAMPLES, Suite, choose_dimensions, closest_crop, load_suite, prompt_of
 
@@ -30,7 +31,7 @@ class ScoreRun:
     """What is scored. videos: a folder, or in custom mode one file; dimensions: words, see `choose_dimensions`.
 
     backend: None takes `vbench` where an environment for it is named, else `native`. prompt, prompts: of clips in
-    custom mode, where their names do not say it: one of all, or a JSON file {name: prompt}. crop: of the i2v pictures,
+    custom mode, where their names do not say it: one of all, or a file, see `clip_prompts`. crop: of the i2v pictures,
     None for the closest.
     """
 
@@ -157,13 +158,8 @@ def custom_entries(run: ScoreRun) -> list[dict[str, Any]]:
     if run.prompts is None:
         prompts = {path.name: run.prompt or prompt_of(path.name) for path in files}
     else:
-        try:
-            content = json.loads(run.prompts.read_text(encoding="utf-8"))
-            prompts = {str(name): str(prompt) for name, prompt in dict(content).items()}
-        except (OSError, ValueError, TypeError) as error:
-            raise UsageError(
-                f"cannot read the prompts in {run.prompts}: {error}", hint='as {"clip.mp4": "a cat"}'
-            ) from error
+        names = {str(path.absolute()): path.name for path in files}
+        prompts = {names[name]: prompt for name, prompt in read_clip_prompts(run.prompts, list(names)).items()}
         if bare := [path.name for path in files if path.name not in prompts]:
             raise UsageError(f"{run.prompts} has no prompt of {', '.join(bare[:3])}{' ...' if len(bare) > 3 else ''}")
     return [{"prompt_en": prompts[path.name], "dimension": [], "video_list": [str(path)]} for path in files]

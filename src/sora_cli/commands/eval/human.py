@@ -10,6 +10,7 @@ import typer
 
 from sora_cli import complete
 from sora_cli import evaluation_options as e
+from sora_cli import measure_options as m
 from sora_cli import options as o
 from sora_cli.commands.generate import generate, make, resolved_run, sources_of
 from sora_cli.root import LightCommand
@@ -202,7 +203,7 @@ def page(
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option("--prompts", help="a plan, for prompts of clips that were not made by sora", metavar="PLAN"),
+        typer.Option("--prompts", help=f"where clips do not say theirs, {m.PROMPTS}", metavar="FILE"),
     ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", help="pairs at most, drawn from all", metavar="N", min=1)
@@ -220,11 +221,11 @@ def page(
     from sora_cli.console import command_output
 
     with command_output(json=as_json, quiet=quiet) as console:
-        from sora_cli.evaluation.rating_page import PAGE, criteria_of, write_page
-        from sora_cli.evaluation.samples import read_plan
-        from sora_cli.text.prompts import parse_prompt
+        from sora_cli.evaluation.clip_prompts import read_clip_prompts
+        from sora_cli.evaluation.rating_page import PAGE, clips_in, criteria_of, write_page
 
-        texts = {sample.name: parse_prompt(sample.prompt).text for sample in read_plan(prompts)[0]} if prompts else {}
+        names = sorted({name for folder in folders for name in clips_in(folder)})
+        texts = read_clip_prompts(prompts, names) if prompts else {}
         key = write_page(
             folders, output, criteria=criteria_of(criteria or ()), prompts=texts, title=title, seed=seed, limit=limit
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sora_cli import complete
+from sora_cli import measure_options as m
 from sora_cli import options as o
 from sora_cli.root import LightCommand
 
@@ -93,7 +94,7 @@ def _score_options(
         str | None, typer.Option(help="of all clips in custom mode  (default: their names)", metavar="TEXT")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help='JSON file of prompts in custom mode: {"clip.mp4": "a cat"}', metavar="FILE")
+        Path | None, typer.Option(help=f"in custom mode {m.PROMPTS}  (default: their names)", metavar="FILE")
     ] = None,
     backend: Annotated[
         str | None,
