@@ -80,6 +80,16 @@ SampleFrames = Annotated[
         rich_help_panel="Frames",
     ),
 ]
+FirstFrames = Annotated[
+    int | None,
+    typer.Option(
+        "--frames",
+        help="only the first N frames; with --sample-rate N evenly from the first N x --sample-rate",
+        metavar="N",
+        min=1,
+        rich_help_panel="Frames",
+    ),
+]
 SampleRate = Annotated[
     int,
     typer.Option("--sample-rate", help="one frame in so many", metavar="N", min=1, rich_help_panel="Frames"),

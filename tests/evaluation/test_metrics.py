@@ -311,6 +311,20 @@ def test_two_folders(sora, folders) -> None:
     assert report["options"]["batch_size"] == 2
 
 
+def test_the_first_frames_are_measured_either_way(sora, folders, tmp_path: Path) -> None:
+    """Of 4 frames 3: also beside originals those are the first, where no --sample-rate is given."""
+    decoded, originals = folders
+    flat = noise(seed=1)
+    flat[3] += 100
+    lossless(Path(decoded) / "b.mkv", flat)
+    arguments = (f"{decoded}/b.mkv", "--metric", "psnr", "--device", "cpu", "--json", "--frames", "3")
+    files = json.loads(sora("eval", "vae", *arguments, "--reference", originals).out)
+    assert (files["videos"][0]["values"]["psnr"], files["videos"][0]["frames"]) == (100, 3)
+    coded = sora("eval", "vae", *arguments, "--vae", "nano")
+    assert coded.code == 0, coded.err
+    assert json.loads(coded.out)[0]["frames"] == 3
+
+
 def test_options_of_the_other_way(sora, folders) -> None:
     decoded, originals = folders
     for arguments, message in (

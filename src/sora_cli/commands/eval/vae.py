@@ -26,11 +26,12 @@ OF_FOLDERS = (
 )
 
 
-@o.with_options_of(evaluate, without=())
+@o.with_options_of(evaluate, without=("frames",))
 def vae(
     ctx: typer.Context,
     videos: v.Videos,
     reference: m.Reference = None,
+    frames: m.FirstFrames = None,
     by_position: m.ByPosition = False,
     fit: m.Fit = False,
     subset: m.Subset = None,
