@@ -46,12 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(redact(traceback.format_exc()), end="", file=sys.stderr)
         if not isinstance(error, SoraError):
             hint = None if is_debug() else "run with --debug for the traceback"
-            error = SoraError(f"{type(error).__name__}: {error}", hint=hint)
+            error = SoraError(_in_words(error), hint=hint)
         _show(error)
         return error.exit_code
     if code == EXIT_INTERRUPTED:
         print("interrupted", file=sys.stderr)
     return code
+
+
+def _in_words(error: Exception) -> str:
+    """What an error says that nobody expected: of a file that cannot be used, its path and the reason of the system."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _open_closed_streams() -> None:

@@ -117,7 +117,7 @@ def test_an_output_is_not_replaced(media, tmp_path, capsys):
 
 def test_nothing_is_an_error(tmp_path, capsys):
     code, _, errors = index(capsys, tmp_path, "-o", tmp_path / "t.csv")
-    assert (code, "there is nothing of kind 'all'" in errors) == (2, True)
+    assert (code, "there is no video and no picture in" in errors) == (2, True)
     code, _, errors = index(capsys, tmp_path / "absent", "-o", tmp_path / "t.csv")
     assert (code, "does not exist" in errors) == (2, True)
 

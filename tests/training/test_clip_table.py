@@ -92,9 +92,16 @@ def test_numbers_that_are_none_are_missing(tmp_path: Path, kind: str):
 
 def test_missing_columns(tmp_path: Path):
     (tmp_path / "t.csv").write_text("path,texts,num_frames\na.mp4,x,2\n")
-    with pytest.raises(UsageError, match=r"t\.csv lacks the column text, height, width") as failed:
+    with pytest.raises(UsageError, match=r"t\.csv lacks the columns text, height, width") as failed:
         opened(tmp_path / "t.csv")
     assert "did you mean 'texts'" in str(failed.value.hint)
+    (tmp_path / "my table.csv").write_text("path\na.mp4\n")
+    with pytest.raises(UsageError, match=r"lacks the columns text, num_frames") as failed:
+        opened(tmp_path / "my table.csv")
+    assert "`sora data index '" in str(failed.value.hint)
+    with pytest.raises(UsageError, match=r"lacks the column text$") as failed:
+        opened(tmp_path / "my table.csv", needs_sizes=False)
+    assert "`sora data caption '" in str(failed.value.hint)
     (tmp_path / "t.csv").write_text("path,text\na.mp4,x\n")
     assert len(opened(tmp_path / "t.csv", needs_sizes=False)) == 1
     (tmp_path / "t.csv").write_text("path,text,text \na.mp4,x,y\n")

@@ -105,7 +105,8 @@ def find_files(places: Sequence[str], kind: str, *, split: str = "train", info: 
             rows.setdefault(absolute, {"path": absolute, "relpath": relpath, STAMP: file_stamp(path), "text": text})
     _leave_out_unwritable(rows)
     if not rows and not listed.height:
-        raise UsageError(f"there is nothing of kind {kind!r} in {', '.join([*places, *tables])}")
+        what = "no video and no picture" if kind == "all" else f"nothing of kind {kind!r}"
+        raise UsageError(f"there is {what} in {', '.join([*places, *tables])}")
     known = set(listed["path"]) if listed.height else set()
     ordered = [rows[path] for path in sorted(rows) if path not in known]
     names = unique_names([row["relpath"] for row in ordered])

@@ -52,6 +52,8 @@ def export(
 
     checkpoint = newest_checkpoint(source)
     if checkpoint is None:
+        if not source.exists():
+            raise UsageError(f"there is no folder {source}", hint="give a run, or one of its step-N folders")
         raise UsageError(
             f"there is no complete checkpoint in {source}", hint="give a run, or one of its step-N folders"
         )

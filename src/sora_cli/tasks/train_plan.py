@@ -318,7 +318,8 @@ def clip_source(
     else:
         raise UsageError(
             "it is not said at which sizes to train",
-            hint="give --preset or data.bucket_config in a file with --config, or --size, --frames and --batch-size",
+            hint="give --preset or data.bucket_config in a file with --config, or --size, --frames and --batch-size\n"
+            "run `sora presets list --kind train` to see the presets",
         )
     if table is None:
         needs_sizes = buckets is not None

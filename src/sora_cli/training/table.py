@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -203,8 +204,13 @@ def _part(file: Path, index: int, cache: Path, unpacked: list[Path], wanted: Seq
     absent = [column for column in wanted if column not in names]
     if absent:
         hints = [advice for column in absent if (advice := did_you_mean(column, names))]
+        if not hints and set(absent) & set(SIZES):
+            hints.append(f"`sora data index {shlex.quote(str(file))} -o NEW.csv` looks into the files for sizes")
+        if not hints and "text" in absent:
+            hints.append(f"`sora data caption {shlex.quote(str(file))} -o NEW.csv` writes captions, or write your own")
         has = f"it has {', '.join(names[:MAX_NAMED])}"
-        raise UsageError(f"{file} lacks the column {', '.join(absent)}", hint="\n".join([*hints, has]))
+        lacking = f"column{'s' if len(absent) > 1 else ''} {', '.join(absent)}"
+        raise UsageError(f"{file} lacks the {lacking}", hint="\n".join([*hints, has]))
     more = _more_texts(names) if "text" in wanted else []
     kept = [column for column in (*wanted, *more, *SCORE_COLUMNS) if column in names]
     frame = frame.rename(dict(zip(headers, names, strict=True))).select(kept)
@@ -260,7 +266,8 @@ def _check_rows(whole: pl.LazyFrame, files: Sequence[Path], good: pl.Expr, bad_r
     lines = [f"{files[row[SOURCE]]}, row {row[ROW]}: {'; '.join(_faults(row))}" for row in _head(bad)]
     if bad.height > MAX_NAMED:
         lines.append(f"and {bad.height - MAX_NAMED} more")
-    raise UsageError(f"{bad.height} bad rows in the table", hint="\n".join([*lines, "--bad-rows skip leaves them out"]))
+    rows = "1 bad row" if bad.height == 1 else f"{bad.height} bad rows"
+    raise UsageError(f"{rows} in the table", hint="\n".join([*lines, "--bad-rows skip leaves them out"]))
 
 
 def _head(frame: pl.DataFrame) -> Iterator[Mapping[str, Any]]:

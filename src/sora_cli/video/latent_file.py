@@ -58,7 +58,10 @@ def open_latents(path: Path) -> Iterator[LatentFile]:
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(safe_open(path, "pt"))
-            about = json.loads((file.metadata() or {})[ABOUT])
+            described = (file.metadata() or {}).get(ABOUT)
+            if described is None:
+                raise ValueError("it does not say what it codes")
+            about = json.loads(described)
             for name, kinds in DESCRIBED.items():
                 value = about[name]
                 if not isinstance(value, kinds) or (not isinstance(value, str) and value <= 0):

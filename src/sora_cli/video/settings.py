@@ -38,13 +38,15 @@ def read_settings(path: Path) -> dict[str, Any]:
 
     Raises UsageError when there is no such file, SoraError when it holds no settings.
     """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", hint="give one of the files in it")
     if not path.is_file():
         raise UsageError(f"no file {path}")
     settings = find_settings(path)
     if settings is None:
         raise SoraError(
             f"{path} holds no settings",
-            hint=f"only videos and images made by sora have them; {sidecar_path(path).name} beside it would do too",
+            hint="what `sora generate` makes has them, in the file or in a .json beside it",
         )
     return settings
 

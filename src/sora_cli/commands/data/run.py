@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -76,7 +77,7 @@ def run(
                 {
                     "step": step.name,
                     "state": "done" if step.is_done else "to do",
-                    "command": " ".join(["sora data", step.name, *step.arguments, "-o", str(step.table)]),
+                    "command": shlex.join(["sora", "data", step.name, *step.arguments, "-o", str(step.table)]),
                 }
                 for step in steps
             ]
