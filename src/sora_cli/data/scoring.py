@@ -160,7 +160,13 @@ def make_scorer(options: Mapping[str, Any], device: str) -> RowFunction:
         assert isinstance(spec, DataToolSpec)
         one = Chosen(spec, each["options"], each["weights"])
         own = load_attribute(spec.options, what=spec.name)(**one.options) if spec.options else None
-        scorers[spec.name] = plugins.load_target(spec)(_locate(one), device, own)
+        target, located = plugins.load_target(spec), _locate(one)
+        try:
+            scorers[spec.name] = target(located, device, own)
+        except SoraError:
+            raise
+        except Exception as error:  # a scorer may be anybody's
+            raise SoraError(f"the scorer {spec.name} does not start: {type(error).__name__}: {error}") from error
         columns[spec.name] = one.columns
     names = [*(name for own in columns.values() for name in own), REASON]
 
@@ -186,6 +192,8 @@ def make_scorer(options: Mapping[str, Any], device: str) -> RowFunction:
                 made[place].update({name: scores.get(name) for name in columns[scorer]})
                 if scores.get("reason"):
                     reasons[place].append(f"{scorer}: {scores['reason']}")
+                if unknown := sorted(set(scores) - {*columns[scorer], "reason"}):
+                    reasons[place].append(f"{scorer}: it gives {', '.join(unknown)}, which its spec does not name")
         for row, why in zip(made, reasons, strict=True):
             row[REASON] = "; ".join(why) or None
         return [
@@ -231,7 +239,7 @@ def _frames_for(path: Path, text: str | None, scorers: Mapping[str, Scorer]) -> 
         picture = read_image(path).permute(0, 2, 3, 1).numpy()
         found = {0: picture[0]}
         count, fps, times = 1, 0.0, None
-        wanted = {name: scorer.frames(1, 0.0) for name, scorer in scorers.items()}
+        wanted = _wanted(scorers, 1, 0.0)
     else:
         if not path.is_file():
             return "the file does not exist"
@@ -239,7 +247,7 @@ def _frames_for(path: Path, text: str | None, scorers: Mapping[str, Scorer]) -> 
             count, fps, times = video.num_frames, video.fps, video.seconds()
             if count == 0:
                 return "it has no frames"
-            wanted = {name: scorer.frames(count, fps) for name, scorer in scorers.items()}
+            wanted = _wanted(scorers, count, fps)
             numbers = sorted({number for each in wanted.values() for number in each})
             frames = (frame.permute(1, 2, 0).numpy() for frame in video.stream(numbers))
             found = dict(zip(numbers, frames, strict=True))
@@ -253,3 +261,12 @@ def _frames_for(path: Path, text: str | None, scorers: Mapping[str, Scorer]) -> 
         )
         for name, numbers in wanted.items()
     }
+
+
+def _wanted(scorers: Mapping[str, Scorer], count: int, fps: float) -> dict[str, list[int]]:
+    """The frames that each scorer asks for. Raises SoraError for one that the clip has not."""
+    wanted = {name: scorer.frames(count, fps) for name, scorer in scorers.items()}
+    for name, numbers in wanted.items():
+        if odd := [number for number in numbers if not 0 <= number < count]:
+            raise SoraError(f"{name}: it asks for frame {odd[0]} of {count}, counted from 0")
+    return wanted
