@@ -28,9 +28,16 @@ from sora_plugins.nano.scenes.catalogue import SCENES, clip_params, draw_params
 from sora_plugins.nano.scenes.renderer import render
 
 SCENE_NAMES = list(SCENES)
-#: Seeds of the sets of renders; nano was trained on seeds 1, 3 and 5.
+#: Seeds of the sets of renders.
 TRAIN_SEED, TEST_SEED, OTHER_SEED = 101, 102, 103
-TRAINING_SETS = ((1, 1764), (3, 1400), (5, 1600))
+#: What nano was trained on: seed, number of clips, and scenes that take turns.
+TRAINING_SETS = (
+    (1, 1764, SCENE_NAMES),
+    (3, 1400, SCENE_NAMES),
+    (5, 1600, SCENE_NAMES),
+    (7, 900, ("ball", "ball", "ball", "city", "fireworks", "snow")),
+    (8, 900, ("ball",)),
+)
 Row = dict[str, Any]
 
 
@@ -200,8 +207,11 @@ def memory_row(made: Sequence[Clip], test: Sequence[Rendered], quick: bool) -> R
         tensor = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float() / 255
         return torch.nn.functional.interpolate(tensor, (18, 32), mode="area").flatten().double().numpy()
 
-    sets = [(seed, count // (10 if quick else 1)) for seed, count in TRAINING_SETS]
-    first = [render(clip_params(seed, index), 1, 72, 128).numpy()[0] for seed, count in sets for index in range(count)]
+    first = [
+        render(clip_params(seed, index, scenes), 1, 72, 128).numpy()[0]
+        for seed, count, scenes in TRAINING_SETS
+        for index in range(count // (10 if quick else 1))
+    ]
     training = np.stack([small(picture) for picture in first])
     mine = measures.nearest(np.stack([small(clip[0]) for clip in made]), training)
     real = measures.nearest(np.stack([small(each.clip[0]) for each in test]), training)

@@ -33,12 +33,12 @@ def make_painter(params: SceneParams) -> Painter:
     stripe = colour(0.15, 0.2, 0.35) if params.attributes["colour"] in ("white", "yellow") else colour(0.97, 0.97, 0.95)
     floor = params.attributes["floor"]
     rolling = params.attributes["motion"] == "rolling"
-    radius = rng.uniform(0.15, 0.20) if rolling else rng.uniform(0.13, 0.17)
+    radius = rng.uniform(0.22, 0.28) if rolling else rng.uniform(0.20, 0.25)
     ground = 0.84 + rng.uniform(-0.03, 0.03)
     side = rng.choice((-1.0, 1.0))
     start = rng.uniform(-0.25, 0.25)
     phase = rng.uniform(0, 1)
-    bounce = rng.uniform(0.42, 0.52)
+    bounce = rng.uniform(0.28, 0.36)
     wall = colour(*rng.choice(((0.62, 0.70, 0.74), (0.76, 0.70, 0.60), (0.66, 0.64, 0.72))))
     offset = rng.uniform(0, 1)
 
@@ -46,11 +46,11 @@ def make_painter(params: SceneParams) -> Painter:
         """The picture at scene time t."""
         if rolling:
             # to and fro, near one end at the start, so that a short clip shows one clear direction
-            centre, lift = side * 0.60 * math.sin(1.15 * t - 1.2 + start), 0.0
+            centre, lift = side * 0.55 * math.sin(0.9 * t - 1.2 + start), 0.0
             angle = centre / radius
         else:
-            step = (t / 1.0 + phase) % 1.0
-            centre, lift = start + side * 0.25 * math.sin(0.9 * t - 0.8), 4 * bounce * step * (1 - step)
+            step = (t / 1.5 + phase) % 1.0
+            centre, lift = start + side * 0.25 * math.sin(0.7 * t - 0.8), 4 * bounce * step * (1 - step)
             angle = 0.4 * side
         picture = _backdrop(x, y, t, floor, wall, offset)
         picture = _floor(picture, x, y, floor, offset)
