@@ -45,7 +45,9 @@ class FeatureDistance(Generic[Set]):
         wanted: int,
         piece_frames: int = 1,
     ) -> None:
-        self.look, self.new_set, self.compare = look, new_set, compare
+        self.look = look
+        self.new_set: Callable[[], Set] = new_set
+        self.compare: Callable[[Set, Set], float] = compare
         self.wanted, self.piece_frames = wanted, piece_frames
 
     @torch.inference_mode()
