@@ -68,6 +68,18 @@ def test_nothing_heavy_is_imported(case: tuple[list[str], str | None, list[str]]
     assert code == (2 if "--stepz" in case[0] else 0), finished.stderr
 
 
+def test_a_network_is_loaded_without_the_compiler_of_torch() -> None:
+    """Its import takes a second."""
+    run = ["generate", "a", "-m", "nano", "--steps", "1", "--size", "96x128", "--frames", "1", "-o", "a.png"]
+    finished = subprocess.run(
+        [sys.executable, "-c", PROBE, json.dumps([run, None, ["torch", "torch._dynamo", "sympy"]])],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert json.loads(finished.stderr.splitlines()[-1]) == [0, ["torch"]], finished.stderr
+
+
 def test_the_guard_sees_what_is_imported() -> None:
     finished = subprocess.run(
         [sys.executable, "-c", PROBE, json.dumps([["doctor", "-q"], None, HEAVY])],

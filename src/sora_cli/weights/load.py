@@ -6,10 +6,11 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from sora_cli.console import get_console
 from sora_cli.errors import SoraError
@@ -25,6 +26,23 @@ MAX_NAMES = 10
 #: Where files of image models keep their tensors, beside what training left there.
 WRAPPERS = ("ema", "state_dict")
 NOT_TENSORS = "it is not a file of PyTorch, or not one of tensors"
+
+
+class _ShapesOnly(TorchFunctionMode):
+    """Beside `torch.device("meta")`: what draws initial values, and scales them, leaves tensors without values alone.
+
+    torch computes the shapes of these operations in Python, for which it imports its compiler: a second of every start.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.randn and not {"generator", "device"} & kwargs.keys():
+            return torch.empty(*args, **kwargs)
+        if func is nn.init.normal_ and kwargs["tensor"].is_meta:
+            return kwargs["tensor"]
+        if func is Tensor.div and args[0].is_meta and args[0].is_floating_point() and isinstance(args[-1], float):
+            return torch.empty(args[0].shape, dtype=args[0].dtype, device="meta")
+        return func(*args, **kwargs)
 
 
 def load_network(
@@ -46,7 +64,7 @@ def load_network(
     missing keeps the network's initial values, and is said. Raises SoraError naming missing, unexpected and mis-shaped
     tensors; strict=False only warns of them, and what is missing keeps the network's initial values.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _ShapesOnly():
         network = build()
     parameters = {name for name, _ in network.named_parameters(remove_duplicate=False)}
 
