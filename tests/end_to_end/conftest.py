@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from executable import Executable
@@ -38,7 +40,24 @@ def tiny_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def executable(tiny_site: Path, add_site: Callable[[Path], None]) -> Executable:
+def started(tiny_site: Path, add_site: Callable[[Path], None]) -> Executable:
     """The executable, in the empty working folder and home that every test has."""
     add_site(tiny_site)
     return Executable(Path.cwd(), {**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.fixture
+def here(started: Executable, sora: Callable[..., Any]) -> Iterator[Executable]:
+    """The same in the process of the tests, for what needs no process of its own; as many threads as the executable."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield dataclasses.replace(started, here=sora)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def executable(started: Executable) -> Executable:
+    """What the tests of a file run; files whose tests need no processes of their own put `here` in its place."""
+    return started

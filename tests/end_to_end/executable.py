@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+import pytest
 from PIL import Image
 
 SHAPE = ("-m", "tiny", "--size", "64x96", "--frames", "17", "--steps", "6")
@@ -19,10 +21,15 @@ SHAPE = ("-m", "tiny", "--size", "64x96", "--frames", "17", "--steps", "6")
 
 @dataclass(frozen=True)
 class Executable:
-    """Runs `sora` in a folder of its own."""
+    """Runs `sora` in a folder of its own.
+
+    here: the fixture `sora`, which runs it in the process of the tests: calls save a start of some seconds each, while
+    `start` and `shell` start processes all the same.
+    """
 
     folder: Path
     environment: dict[str, str]
+    here: Callable[..., Any] | None = None
 
     @property
     def program(self) -> Path:
@@ -42,6 +49,13 @@ class Executable:
 
     def __call__(self, *arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run to the end; the exit code must be `code`."""
+        if self.here is not None:
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in {**self.environment, **environment}.items():
+                    patch.setenv(name, value)
+                done = self.here(*arguments)
+            assert done.code == code, done.err
+            return subprocess.CompletedProcess(arguments, done.code, done.out, done.err)
         process = self.start(*arguments, **environment)
         output, errors = process.communicate(timeout=120)
         assert process.returncode == code, errors

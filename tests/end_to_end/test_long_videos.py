@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,14 @@ NANO = ("-m", "nano", "--steps", "4", "--frames", "25", "--overlap", "9")
 
 
 @pytest.fixture
+def executable(here: Executable) -> Executable:
+    return here
+
+
+@pytest.fixture
 def long(executable: Executable) -> Executable:
     """With a tiny model that can go on."""
-    return Executable(executable.folder, {**executable.environment, "TINY_GIVEN": "1"})
+    return replace(executable, environment={**executable.environment, "TINY_GIVEN": "1"})
 
 
 def test_parts(long: Executable) -> None:

@@ -23,6 +23,11 @@ RUN = Path("run")
 BUCKETS = "data.bucket_config={144p: {5: [[1.0, 0.5], 2], 1: [1.0, 2], 3: [1.0, 2]}}"
 
 
+@pytest.fixture
+def executable(here: Executable) -> Executable:
+    return here
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The arguments that name the three tiny checkpoints."""
@@ -195,7 +200,7 @@ def test_a_signal_to_all_processes_keeps_the_state(
 
 
 def test_all_engines_agree(executable: Executable, weights: list[str], clips: Path) -> None:
-    """Single, DDP, FSDP2 and processes that share a clip: losses and weights of 10 updates."""
+    """Single, DDP, FSDP2 and processes that share a clip: losses and weights of 6 updates."""
     from safetensors.torch import load_file
 
     ways = {
@@ -207,9 +212,9 @@ def test_all_engines_agree(executable: Executable, weights: list[str], clips: Pa
     }
     made = {}
     for name, more in ways.items():
-        executable(*arguments(weights, clips, *more, "--run", name, steps=10))
+        executable(*arguments(weights, clips, *more, "--run", name, steps=6))
         files = {
-            part: load_file(executable.folder / name / "step-10" / f"{part}.safetensors") for part in ("model", "ema")
+            part: load_file(executable.folder / name / "step-6" / f"{part}.safetensors") for part in ("model", "ema")
         }
         made[name] = losses(executable.folder / name), files
     alone, expected = made.pop("single")
@@ -231,11 +236,14 @@ def test_a_run_goes_on_with_other_ranks(executable: Executable, weights: list[st
     assert record["consumed"] == 3 + 2 * 2
 
 
-def test_machines_of_a_host_file(executable: Executable, weights: list[str], clips: Path) -> None:
-    """Two machines that are this one, through a stand-in for ssh, train as two processes of one machine do."""
+def test_machines_of_a_host_file(started: Executable, weights: list[str], clips: Path) -> None:
+    """Two machines that are this one, through a stand-in for ssh, train as two processes of one machine do.
+
+    They are told the command line of this process, so it is one of its own.
+    """
     import socket
 
-    folder = executable.folder
+    folder = started.folder
     stand_in = folder / "bin" / "ssh"
     stand_in.parent.mkdir()
     stand_in.write_text('#!/bin/bash\nexec bash -c "${@: -1}"\n')
@@ -244,12 +252,12 @@ def test_machines_of_a_host_file(executable: Executable, weights: list[str], cli
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    path = f"{stand_in.parent}:{executable.environment['PATH']}"
+    path = f"{stand_in.parent}:{started.environment['PATH']}"
     run = arguments(weights, clips, "--hostfile", "hosts", "--host-port", str(port), steps=3)
-    done = executable(*run, PATH=path)
+    done = started(*run, PATH=path)
     assert done.stdout == "run\n"
     assert ": update 3: loss" in done.stderr, "said by the machine that has the first process"
-    executable(*arguments(weights, clips, "--gpus", "2", "--run", "here", steps=3))
+    started(*arguments(weights, clips, "--gpus", "2", "--run", "here", steps=3))
     assert losses(folder / RUN) == losses(folder / "here")
 
 

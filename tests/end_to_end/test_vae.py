@@ -51,6 +51,11 @@ def video(path: Path, frames: int = 20, height: int = 64, width: int = 96, fps: 
 
 
 @pytest.fixture
+def executable(here: Executable) -> Executable:
+    return here
+
+
+@pytest.fixture
 def clips(executable: Executable) -> Path:
     """A table of six clips, and the sizes of a tiny network."""
     folder = executable.folder / "clips"
