@@ -219,9 +219,7 @@ class SelfAttention(nn.Module):
 
     attend: AttentionFunction
 
-    def __init__(
-        self, dim: int, num_heads: int, *, qk_norm: bool, rope: RotaryEmbedding | None = None, rope_first: bool = False
-    ) -> None:
+    def __init__(self, dim: int, num_heads: int, *, qk_norm: bool, rope_first: bool = False) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.head_dim = dim // num_heads

@@ -182,11 +182,6 @@ def _check_package(name: str, device: torch.device, dtype: torch.dtype, head_dim
         )
 
 
-def attention_backend(name: str, device: torch.device, dtype: torch.dtype) -> AttentionFunction:
-    """The function of `choose_attention`."""
-    return choose_attention(name, device, dtype).function
-
-
 def set_attention(model: nn.Module, backend: AttentionFunction) -> None:
     """Give every attention layer of `model` (every module with an `attend` attribute) this backend."""
     for module in model.modules():
