@@ -145,22 +145,9 @@ def plan_generate(
     check_standard_input(config.conditioning, config.prompt.file, of_prompts)
     course = _course(config, components, sources, [prompt.text for prompt in prompts])
     shape = course.shape
-    guidance = 1.0 if config.sampling.guidance is None else config.sampling.guidance
-    if config.prompt.negative and guidance <= 1:
-        raise UsageError(
-            f"a negative prompt has no effect with guidance {guidance:g}: there is no second half to steer away from",
-            hint="use --guidance above 1, or drop --negative-prompt",
-        )
-    try:
-        weights = locate_components(config, components, download=need_weights)
-        if shape.enlarged is not None and (spec := components.upscaler) is not None:
-            own = locate_weights(spec.weights, what=spec.name, download=need_weights, option="another --upscaler")
-            weights = replace(weights, upscaler=own)
-    except MissingError as error:
-        if need_weights:
-            raise
-        weights = ComponentWeights(None, None, None)
-        notes.append(error.message)
+    guidance = _guidance(config)
+    weights, missing = _weights(config, components, shape, need_weights=need_weights)
+    notes += missing
     if config.output.upscaler is not None and shape.enlarged is None:
         notes.append("--upscaler has no effect: the clip is no larger than what the model makes")
     variant = variant_of(config, components.model)
@@ -203,6 +190,33 @@ def plan_generate(
     plan = replace(plan, notes=(*plan.notes, *more, *unused_settings(resolved, givens)))
     prompts = refine_prompts(plan, prompts, givens, may_ask=need_weights)
     return replace(plan, config=_settled(config, prompts), clips=tuple(_clips(plan, prompts, givens)))
+
+
+def _guidance(config: GenerateConfig) -> float:
+    """The guidance of the run. Raises UsageError for a negative prompt that it gives no effect."""
+    guidance = 1.0 if config.sampling.guidance is None else config.sampling.guidance
+    if config.prompt.negative and guidance <= 1:
+        raise UsageError(
+            f"a negative prompt has no effect with guidance {guidance:g}: there is no second half to steer away from",
+            hint="use --guidance above 1, or drop --negative-prompt",
+        )
+    return guidance
+
+
+def _weights(
+    config: GenerateConfig, components: Components, shape: ClipShape, *, need_weights: bool
+) -> tuple[ComponentWeights, list[str]]:
+    """The weights of the parts, and notes; where they may be absent, none of them and a note of what is missing."""
+    try:
+        weights = locate_components(config, components, download=need_weights)
+        if shape.enlarged is not None and (spec := components.upscaler) is not None:
+            own = locate_weights(spec.weights, what=spec.name, download=need_weights, option="another --upscaler")
+            weights = replace(weights, upscaler=own)
+        return weights, []
+    except MissingError as error:
+        if need_weights:
+            raise
+        return ComponentWeights(None, None, None), [error.message]
 
 
 def sampled_shape(config: GenerateConfig, components: Components) -> ClipShape:

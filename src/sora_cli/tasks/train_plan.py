@@ -167,21 +167,8 @@ def plan_train(
     num_weights, num_in_blocks = _num_weights(components, model_config)
     notes += sharding_notes(config.hardware)
     masks = None if config.objective.mask_ratios is None else _masks(config.objective.mask_ratios)
-    source: ClipSource | FeatureSource
-    if features is not None:
-        _check_features(features, config, weights)
-        captions = CaptionOptions(config.run.seed, config.data.score_captions, config.data.score_drop)
-        source = FeatureSource(features, captions, config.data.workers, config.data.prefetch)
-    else:
-        source = clip_source(
-            config.data,
-            config.run.seed,
-            cache or folder / TABLE_CACHE,
-            table,
-            check=functools.partial(check_frames, constraints=components.model.constraints),
-        )
-        if source.table.num_skipped:
-            notes.append(f"{source.table.num_skipped} bad rows of the table are left out")
+    clip_cache = cache or folder / TABLE_CACHE
+    source = _source(config, features, components, clip_cache, table, notes)
     drop = config.objective.text_drop
     return TrainPlan(
         name=components.model.name,
@@ -197,12 +184,32 @@ def plan_train(
         scheduler_options=load_options(components.scheduler, config.objective.scheduler_options),
         folder=folder,
         source=source,
-        validation=_validation(config, source, (cache or folder / TABLE_CACHE).with_name(VALIDATION_CACHE)),
+        validation=_validation(config, source, clip_cache.with_name(VALIDATION_CACHE)),
         masks=masks,
         text_drop=float(model_config.get("class_dropout_prob", 0.0)) if drop is None else drop,
         identity=_identity(config, source, model_config, weights),
         notes=tuple(notes),
     )
+
+
+def _source(
+    config: TrainConfig,
+    features: FeatureIndex | None,
+    components: Components,
+    cache: Path,
+    table: ClipTable | None,
+    notes: list[str],
+) -> ClipSource | FeatureSource:
+    """What is trained on: stored features where there are some, else the clips of the table; adds to the notes."""
+    if features is not None:
+        _check_features(features, config)
+        captions = CaptionOptions(config.run.seed, config.data.score_captions, config.data.score_drop)
+        return FeatureSource(features, captions, config.data.workers, config.data.prefetch)
+    check = functools.partial(check_frames, constraints=components.model.constraints)
+    source = clip_source(config.data, config.run.seed, cache, table, check=check)
+    if source.table.num_skipped:
+        notes.append(f"{source.table.num_skipped} bad rows of the table are left out")
+    return source
 
 
 def trained_with(plan: TrainPlan) -> dict[str, Any]:
@@ -250,7 +257,7 @@ def feature_settings(config: TrainConfig, weights: ComponentWeights) -> dict[str
     }
 
 
-def _check_features(index: FeatureIndex, config: TrainConfig, weights: ComponentWeights) -> None:
+def _check_features(index: FeatureIndex, config: TrainConfig) -> None:
     """Raise UsageError for features of another autoencoder or text encoder than the model's."""
     for part, name in (("vae", config.model.vae), ("text_encoder", config.model.text_encoder)):
         made_with = index.settings[part][0]
