@@ -16,6 +16,11 @@ from executable import Executable, files_in, frames_of, image_of, stop_when
 from opensora_tiny import SHAPE, make_tiny_opensora
 
 
+@pytest.fixture
+def executable(here: Executable) -> Executable:
+    return here
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The arguments that name the three tiny checkpoints."""
