@@ -252,8 +252,8 @@ def test_a_worker_that_is_killed_costs_no_row(originals, tmp_path, capfd, monkey
 
     start, killed = local._Worker.start, []
 
-    def start_and_kill(self, task):
-        future = start(self, task)
+    def start_and_kill(self, *task):
+        future = start(self, *task)
         if not killed:
             killed.append(True)
             for process in self.pool._pool_manager.worker_manager.workers.values():
