@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .errors import EXIT_FAILED, EXIT_INTERRUPTED, SoraError, UsageError, did_you_mean
+from .errors import EXIT_FAILED, EXIT_INTERRUPTED, SoraError, UsageError, closest
 from .redaction import redact
 
 if TYPE_CHECKING:
@@ -95,8 +95,14 @@ def _usage_error(error: ClickException) -> SoraError:
     suggestion = None
     if isinstance(error, NoSuchOption) and context is not None:
         message = f"no such option {error.option_name}"
-        known = [name for parameter in context.command.get_params(context) for name in parameter.opts]
-        suggestion = did_you_mean(error.option_name, known)
+        # Without the dashes, which all have in common; and a flag like --lr by the longer name of what it sets.
+        known = {}
+        for parameter in context.command.get_params(context):
+            known.update({name.lstrip("-"): name for name in parameter.opts})
+            if parameter.opts[0].startswith("-"):
+                known.setdefault((parameter.name or "").replace("_", "-"), parameter.opts[-1])
+        close = closest(error.option_name.lstrip("-"), known)
+        suggestion = f"did you mean {known[close]!r}?" if close else None
     # Typer words some messages by Click's habits and some by pydantic's; one style for both.
     message = _with_value(message, error.__cause__)
     message = message[:1].lower() + message[1:].rstrip(".").replace("\n\t", " ").replace(": Value error, ", ": ")

@@ -53,12 +53,18 @@ class NotEnoughMemoryError(SoraError):
     """The device has no memory for what was asked."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """The line "did you mean 'x'?" for the closest known word, or None when nothing is close."""
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is most like another, or None when nothing is close."""
     import difflib
 
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.55)
-    return f"did you mean {close[0]!r}?" if close else None
+    return close[0] if close else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """The line "did you mean 'x'?" for the closest known word, or None when nothing is close."""
+    close = closest(word, known)
+    return f"did you mean {close!r}?" if close else None
 
 
 def unknown_name(kind: str, word: str, known: Iterable[str], *, see: str | None = None) -> UnknownNameError:

@@ -24,6 +24,8 @@ from .video.settings import CRF
 Command = TypeVar("Command", bound=Callable[..., Any])
 # Parameter name -> dotted key of the configuration; filled by `setting`.
 _KEYS: dict[str, str] = {}
+# Dotted key -> its flag, for messages; filled by `setting`.
+_FLAGS: dict[str, str] = {}
 
 
 def new_app(*, cls: type[Group] = Group, help: str | None = None, epilog: str | None = None) -> typer.Typer:
@@ -61,6 +63,7 @@ def setting(
     """
     section, _, name = key.partition(".")
     _KEYS[parameter or name] = key
+    _FLAGS.setdefault(key, next(flag for flag in flags.split() if flag.startswith("--")).partition("/")[0])
     ending = f"default: {default}; " if default else ""
     option: OptionInfo = typer.Option(
         *flags.split(),
@@ -106,6 +109,11 @@ def with_options_of(command: Callable[..., Any], *, without: Sequence[str]) -> C
         return function
 
     return add
+
+
+def flag_of(key: str) -> str | None:
+    """The flag that sets a dotted key, e.g. "--crf"; None when it has none."""
+    return _FLAGS.get(key)
 
 
 def setting_keys() -> dict[str, str]:

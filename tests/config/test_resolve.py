@@ -360,9 +360,9 @@ def test_a_prompt_file_on_the_command_line_replaces_stored_prompts(resolve):
         ({"options": ["window"]}, "-O 'window' is not KEY=VALUE", "example"),
         ({"options": ["window=[1"]}, "-O window: not valid YAML", None),
         ({"options": ["window=0"]}, "flag: model tiny, option window 0: must be greater than or equal to 1", None),
-        ({"flags": {"sampling": {"steps": 0}}}, "flag: sampling.steps 0: must be greater than", None),
+        ({"flags": {"sampling": {"steps": 0}}}, "--steps 0: must be greater than", None),
         ({"env": {"SORA_SAMPLING__STEPS": "many"}}, "environment SORA_SAMPLING__STEPS: sampling.steps 'many'", None),
-        ({"flags": {"model": {"dtype": "bf15"}}}, "model.dtype 'bf15': must be 'auto', 'fp32', 'bf16' or 'fp16'", None),
+        ({"flags": {"model": {"dtype": "bf15"}}}, "--dtype 'bf15': must be 'auto', 'fp32', 'bf16' or 'fp16'", None),
         ({"flags": {"model": {"name": "tinny"}}}, "unknown model 'tinny'", "mean 'tiny'?"),
         ({"flags": {"model": {"variant": "bse"}}}, "unknown variant of tiny 'bse'", "mean 'base'?"),
         ({"flags": {"model": {"vae": "block"}}}, "unknown vae 'block'", "mean 'blocks'?"),
@@ -370,8 +370,8 @@ def test_a_prompt_file_on_the_command_line_replaces_stored_prompts(resolve):
         ({"flags": {"hardware": {"parallel": "singel"}}}, "unknown parallelism 'singel'", "mean 'single'?"),
         ({"flags": {"shape": {"resolution": "240"}}}, "unknown resolution '240'", "mean '240p'?"),
         ({"flags": {"model": {"attention": "flsh"}}}, "unknown attention backend 'flsh'", "mean 'flash'?"),
-        ({"flags": {"conditioning": {"aes": float("nan")}}}, "flag: conditioning.aes nan: must be", None),
-        ({"flags": {"conditioning": {"motion": -1.0}}}, "flag: conditioning.motion -1.0: must be", None),
+        ({"flags": {"conditioning": {"aes": float("nan")}}}, "--aes nan: must be", None),
+        ({"flags": {"conditioning": {"motion": -1.0}}}, "--motion -1.0: must be", None),
         ({"preset": "fsat"}, "unknown preset 'fsat'", "mean 'fast'?"),
         ({"preset": "nano"}, "'nano' is a model, not a preset", "-m nano"),
         ({"flags": {"hardware": {"gpus": 2}}}, "2 GPUs asked for, but this machine has no NVIDIA GPU", "--gpus out"),
@@ -440,7 +440,7 @@ def test_all_problems_of_one_kind_together(resolve):
         resolve(project="samplin: {}", env={"SORA_STEPS": "1"})
     with pytest.raises(UsageError) as caught:
         resolve({"sampling": {"steps": 0, "seed": -1}}, project="", env={"SORA_SHAPE__FPS": "0"})
-    assert "sampling.steps" in caught.value.hint
+    assert "--steps 0: must be" in caught.value.hint
     assert "sampling.seed" in caught.value.hint
     assert "environment SORA_SHAPE__FPS: shape.fps 0" in caught.value.hint
 

@@ -88,8 +88,16 @@ def _value_problems(error: ValidationError, origin_of: Callable[[str], str], pre
         reason = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         reason = reason.partition(", unable to")[0]
         given = f" {detail['input']!r}" if isinstance(detail["input"], str | int | float) else ""
-        problems.append(Problem(origin_of(key), f"{name}{given}: {reason}"))
+        origin = origin_of(key)
+        flag = _flag_of(name) if origin == "flag" else None
+        problems.append(Problem(f"{flag}{given}", reason) if flag else Problem(origin, f"{name}{given}: {reason}"))
     return problems
+
+
+def _flag_of(key: str) -> str | None:
+    from ..options import flag_of  # flags are made with the commands, which settings from files can do without
+
+    return flag_of(key)
 
 
 def complete_options(

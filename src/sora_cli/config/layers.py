@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from ..errors import UsageError, did_you_mean
+from ..errors import UsageError, closest, did_you_mean
 from . import env
 from .files import Document, parse_value
 
@@ -256,21 +256,22 @@ def _as_text(value: Any) -> Any:
 
 
 def _advice(key: str, settings: Mapping[str, Setting]) -> str | None:
-    """A suggestion: the same name in another section, then the closest name in this section, then anywhere."""
+    """A suggestion: the same name in another section, then the closest in this section, or all that it has.
+
+    For an unknown section the closest name anywhere.
+    """
     name = key.rpartition(".")[2]
     same_name = [known for known in settings if known.rpartition(".")[2] == name]
     if same_name:
         return f"did you mean {same_name[0]!r}?"
     section = key.partition(".")[0]
     siblings = {known.rpartition(".")[2]: known for known in settings if known.startswith(f"{section}.")}
-    if siblings and (close := did_you_mean(name, siblings)):
-        return close
+    if siblings:
+        return did_you_mean(name, siblings) or f"{section} has {', '.join(siblings)}"
     sections = {known.partition(".")[0] for known in settings}
     names = {known.rpartition(".")[2]: known for known in settings}
-    if close := did_you_mean(name, [*sections, *names]):
-        word = close.split("'")[1]
-        return f"did you mean {names.get(word, word)!r}?"
-    return None
+    close = closest(name, [*sections, *names])
+    return f"did you mean {names.get(close, close)!r}?" if close else None
 
 
 def raise_problems(problems: Sequence[Problem]) -> None:

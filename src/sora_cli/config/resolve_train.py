@@ -140,7 +140,7 @@ def _objective_of(name: str, plugins: Plugins) -> str:
 
 def with_sets(layer: Layer, sets: Sequence[str], settings: Mapping[str, Setting], problems: list[Problem]) -> Layer:
     """The flags, with the settings of --set KEY=VALUE, which are YAML."""
-    values = dict(layer.values)
+    values, origins = dict(layer.values), dict(layer.origins)
     for text in sets:
         key, equals, value = text.partition("=")
         section, dot, name = key.strip().partition(".")
@@ -152,8 +152,10 @@ def with_sets(layer: Layer, sets: Sequence[str], settings: Mapping[str, Setting]
         for part in reversed(name.split(".")[1:]):
             parsed = {part: parsed}
         nested = {section: {name.split(".")[0]: parsed}}
-        values.update(flatten(nested, settings, lambda _: "--set", problems))
-    return Layer(layer.origin, values)
+        found = flatten(nested, settings, lambda _: "--set", problems)
+        values.update(found)
+        origins.update(dict.fromkeys(found, "--set"))
+    return Layer(layer.origin, values, origins)
 
 
 def _build(
