@@ -356,7 +356,7 @@ Picture = Annotated[
         metavar="PICTURE",
     ),
 ]
-PicturePrompt = Annotated[str, typer.Argument(help="what happens in the video", metavar="PROMPT")]
+PicturePrompt = Annotated[str | None, typer.Argument(help="what happens in the video", metavar="PROMPT")]
 First = Annotated[
     str | None,
     setting("conditioning.first", "--first", "picture of the first frame", "PICTURE", parameter="first_picture"),
@@ -429,6 +429,10 @@ Seamless = Annotated[
         "the end of the clip meets its beginning, to be played in a loop",
         default="no",
     ),
+]
+ExtendedPrompt = Annotated[
+    str | None,
+    typer.Argument(help="what happens in the video (default: the prompt that VIDEO was made from)", metavar="PROMPT"),
 ]
 ExtendedVideo = Annotated[
     str, typer.Argument(help="video that goes on: a file, an http(s) address, or - for standard input", metavar="VIDEO")

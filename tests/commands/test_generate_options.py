@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -99,6 +100,24 @@ def test_flags(arguments: list[str], flags: dict[str, Any], sora, passed: Simple
     finished = sora("generate", *arguments)
     assert finished.code == 0, finished.err
     assert passed.flags == flags
+
+
+def test_a_clip_goes_on_with_its_own_prompt(sora, passed: SimpleNamespace) -> None:
+    for name in ("made.mp4", "other.mp4"):
+        Path(name).write_bytes(b"x")
+    Path("made.mp4.json").write_text('{"settings_hash": "0", "prompt": "a fox"}')
+    stored = sora("extend", "made.mp4")
+    assert (stored.code, stored.err) == (0, "the prompt that made.mp4 was made from: a fox\n")
+    assert passed.flags == {"prompt": {"prompts": ("a fox",)}, "conditioning": {"extend": "made.mp4"}}
+    assert sora("extend", "made.mp4", "a cat").err == ""
+    assert passed.flags["prompt"] == {"prompts": ("a cat",)}
+    for arguments in (("extend", "other.mp4"), ("i2v", "my photo.png")):
+        refused = sora(*arguments)
+        assert (refused.code, "error: a prompt is needed" in refused.err) == (2, True)
+    assert """for example: sora i2v 'my photo.png' "a waterfall\"""" in refused.err
+    Path("c.yaml").write_text("prompt: {prompts: [a dog]}")
+    assert sora("i2v", "a.png", "--config", "c.yaml").code == 0
+    assert passed.flags == {"conditioning": {"first": "a.png"}}, "the file has the prompt"
 
 
 def test_options_of_the_model_and_where_settings_come_from(sora, passed: SimpleNamespace) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sora_cli import options as o
+from sora_cli.errors import UsageError
 from sora_cli.root import LightCommand
 
 if TYPE_CHECKING:
@@ -133,6 +134,16 @@ def sources_of(options: Mapping[str, Any]) -> Sources:
     # What references were when the clip was made whose settings are used again.
     made = find_settings(options["from_video"]) if options["from_video"] else None
     return Sources(allow_private=options["allow_private_urls"], expected=(made or {}).get("sources"))
+
+
+def needs_prompt(options: Mapping[str, Any]) -> bool:
+    """Whether the argument alone can give a prompt: no file of settings, and no language model that makes one up."""
+    return not (options["config"] or options["from_video"] or options["refine"])
+
+
+def no_prompt(example: str) -> UsageError:
+    """The error for a command without its prompt. example: one that works."""
+    return UsageError("a prompt is needed: what happens in the video", hint=f"for example: {example}")
 
 
 def make(given: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any], *, sources: Sources | None = None) -> None:

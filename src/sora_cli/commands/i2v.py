@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from sora_cli import options as o
 from sora_cli.root import LightCommand
 
-from .generate import generate, make
+from .generate import generate, make, needs_prompt, no_prompt
 
 app = o.new_app()
 #: Options of `sora generate` for many prompts, or said otherwise here.
@@ -36,7 +37,7 @@ NOT_HERE = (
     ),
 )
 @o.with_options_of(generate, without=NOT_HERE)
-def i2v(ctx: typer.Context, picture: o.Picture, prompt: o.PicturePrompt, **options: Any) -> None:
+def i2v(ctx: typer.Context, picture: o.Picture, prompt: o.PicturePrompt = None, **options: Any) -> None:
     """Make a video that starts with a picture.
 
     --last gives the picture it ends with, --keyframe pictures in between. Pictures are fitted to the size of the clip.
@@ -44,6 +45,8 @@ def i2v(ctx: typer.Context, picture: o.Picture, prompt: o.PicturePrompt, **optio
     from sora_cli.console import command_output
 
     with command_output(json=options["as_json"], quiet=options["quiet"]):
-        given = o.given_settings(ctx.params, [prompt])
+        if prompt is None and needs_prompt(options):
+            raise no_prompt(f'sora i2v {shlex.quote(picture)} "a waterfall"')
+        given = o.given_settings(ctx.params, None if prompt is None else [prompt])
         given.setdefault("conditioning", {})["first"] = picture
         make(given, options)
