@@ -8,8 +8,12 @@ import sys
 import pytest
 
 from sora_cli import progress
-from sora_cli.console import Console, command_output, get_console
+from sora_cli.console import Console, command_output, counted, get_console
 from sora_cli.errors import SoraError
+
+
+def test_one_thing_is_singular() -> None:
+    assert [counted(count, "row") for count in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]
 
 
 def test_results_are_lines_for_people_and_pipes(capsys) -> None:

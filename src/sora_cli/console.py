@@ -19,6 +19,11 @@ from .redaction import redact
 Mode = Literal["human", "json", "quiet"]
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things for people: "1 row", "2 rows"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 class Progress(Protocol):
     """A running count, from `Console.progress`."""
 

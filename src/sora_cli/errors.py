@@ -57,7 +57,7 @@ def closest(word: str, known: Iterable[str]) -> str | None:
     """The known word that is most like another, or None when nothing is close."""
     import difflib
 
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.55)
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return close[0] if close else None
 
 

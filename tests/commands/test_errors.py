@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,7 @@ USAGE_ERRORS = {
     ("train", "--set", "run.steps=0"): "error: --set: run.steps 0: must be greater than or equal to 1\n",
     ("train", "--set", "optimizer.lrr=1"): "unknown setting 'optimizer.lrr'\n  optimizer has name, learning_rate,",
     ("train", "--lerning-rate", "1"): "error: no such option --lerning-rate\n  did you mean '--lr'?\n",
+    ("generate", "x", "--foo"): "error: no such option --foo\n  run `sora generate --help`",
     ("train", "--xyzzy"): "error: no such option --xyzzy\n  run `sora train --help`",
     ("--versoin",): "error: no such option --versoin\n  did you mean '--version'?",
     ("generate", "x", "--steps", "many"): "error: invalid value for '--steps': 'many' must be a valid integer\n",
@@ -46,6 +48,16 @@ def test_usage_errors_are_short_and_exit_2(arguments: tuple[str, ...], sora) -> 
     assert USAGE_ERRORS[arguments].casefold() in finished.err.casefold()
     assert "Traceback" not in finished.err
     assert finished.err.startswith("error: ")
+
+
+def test_clips_are_looked_at_before_anything_is_loaded(sora, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("text.mp4").write_text("no video")
+    monkeypatch.setitem(sys.modules, "sora_cli.evaluation.compare", None)  # which loads torch
+    assert "two or more clips" in sora("compare", "text.mp4").err
+    assert sora("compare", "text.mp4", "no.mp4").err == "error: there is no file no.mp4\n"
+    for command in ("encode", "reconstruct", "eval", "stats"):
+        done = sora("vae", command, "text.mp4", "--vae", "nano")
+        assert (done.code, done.err.startswith("error: text.mp4: it cannot be decoded")) == (1, True), done.err
 
 
 def _fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:

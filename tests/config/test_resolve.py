@@ -441,7 +441,7 @@ def test_all_problems_of_one_kind_together(resolve):
     with pytest.raises(UsageError) as caught:
         resolve({"sampling": {"steps": 0, "seed": -1}}, project="", env={"SORA_SHAPE__FPS": "0"})
     assert "--steps 0: must be" in caught.value.hint
-    assert "sampling.seed" in caught.value.hint
+    assert "--seed -1: must be" in caught.value.hint
     assert "environment SORA_SHAPE__FPS: shape.fps 0" in caught.value.hint
 
 

@@ -157,7 +157,9 @@ def test_wrong_calls(ask, arguments, message):
 
 def test_nobody_to_ask(clips, capsys):
     assert main(["data", "caption", str(clips / "clips.csv"), "-o", str(clips / "out.csv")]) == 2
-    assert "OPENAI_API_KEY is not set" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: OPENAI_API_KEY is not set"), "nothing is begun before"
+    assert "  export OPENAI_API_KEY=KEY" in errors
 
 
 # -- what comes back -------------------------------------------------------------------------------------------------

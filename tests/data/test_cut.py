@@ -163,7 +163,7 @@ def test_videos_that_give_no_clip_are_counted(film, capsys):
     arguments = ("--clips", film / "c", "-o", film / "c.csv", "--detector", "table", "--min-seconds", "5")
     code, made, errors = cut(capsys, film / "scenes.csv", *arguments)
     assert (code, made[0]["rows"], made[0]["bad"]) == (0, 0, 0)
-    assert f"1 of 1 videos give no clip, such as {film / 'film.mp4'}" in errors
+    assert f"1 of 1 video without a clip, such as {film / 'film.mp4'}" in errors
 
 
 def test_copies_are_exact_or_not_made(tmp_path, capsys):

@@ -115,7 +115,7 @@ def test_a_step_that_fails_says_so(films, capfd):
         (films / f"films/{name}.mp4").write_text("nothing")
     code, _, errors = run(capfd, films)
     assert code == 1
-    assert "none of the 3 rows succeeded" in errors
+    assert "of 3 rows none succeeded" in errors
     assert "step 1 of 3: index failed" in errors
 
 

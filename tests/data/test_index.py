@@ -62,7 +62,7 @@ def test_files_are_found_once_and_broken_ones_are_listed(media, tmp_path, capsys
     bad = pl.read_csv(tmp_path / "table.bad.csv")
     assert [os.path.basename(path) for path in bad["path"]] == ["cut.mp4", "empty.mp4", "words.jpg"]
     assert bad["error"].null_count() == 0
-    assert "3 of 6 rows failed" in errors
+    assert "3 of 6 rows failed, listed in" in errors
     # With --overwrite, only those that failed are looked into again.
     assert (tmp_path / "table.csv.work/results.jsonl").read_text().count("\n") == 3
 
@@ -126,7 +126,9 @@ def test_only_broken_files_are_an_error(tmp_path, capsys):
     (tmp_path / "x.mp4").touch()
     code, _, errors = index(capsys, tmp_path / "x.mp4", "-o", tmp_path / "t.csv")
     assert code == 1
-    assert "none of the 1 rows succeeded" in errors
+    assert "looking into 1 row ...\n" in errors
+    assert "1 of 1 row failed, listed in" in errors
+    assert "of 1 row none succeeded" in errors
     assert not (tmp_path / "t.csv").exists()
 
 

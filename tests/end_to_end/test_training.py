@@ -71,7 +71,7 @@ def test_a_run_learns_and_its_result_makes_a_clip(executable: Executable, weight
     kept = [path.name for path in complete_checkpoints(executable.folder / RUN)]
     assert kept == ["step-18", "step-21", "step-24"]
     again = executable(*arguments(weights, clips, "--ema-decay", "0.9", steps=24))
-    assert "going on after update 24" in again.stderr
+    assert "already at update 24 of 24, nothing to do" in again.stderr
     others = [text for text in weights if text != weights[1]][1:]
     for name, more in (("averaged", ()), ("last", ("--raw",)), ("older", ())):
         place = RUN / "step-18" if name == "older" else RUN

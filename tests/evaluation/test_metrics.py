@@ -120,9 +120,9 @@ def test_nothing_that_can_be_measured_fails(sora, tmp_path: Path) -> None:
         assert report["mean"] == dict.fromkeys(report["mean"])
     video = tmp_path / "bad" / "a.mp4"
     failed = sora("eval", "metrics", str(tmp_path / "bad"))
-    assert "none of the 1 videos could be measured" in failed.err
+    assert "of 1 video none could be measured" in failed.err
     assert (failed.out, failed.err.count(str(video)), failed.err.count("cannot be decoded")) == ("", 1, 1)
-    assert "give a video or a picture that can be played" in failed.err
+    assert "\n  give a video or a picture that can be played\n" in failed.err
 
 
 def test_videos_alone(sora, folders) -> None:

@@ -124,5 +124,6 @@ def test_prepare_folders(tmp_path: Path) -> None:
     prepare_folders([tmp_path / "a" / "b" / "x.mp4"])
     assert list((tmp_path / "a" / "b").iterdir()) == []
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot write to the folder"):
-        prepare_folders([tmp_path / "file" / "x.mp4"])
+    for place in ("file", "file/in/it"):
+        with pytest.raises(UsageError, match=r"cannot write to the folder .*/file is a file, not a folder"):
+            prepare_folders([tmp_path / place / "x.mp4"])

@@ -141,6 +141,10 @@ def test_sources_that_are_no_tables(tmp_path: Path):
     for source, message in (("absent.csv", "no table at"), ("notes.txt", "is no table"), (".", "no table at")):
         with pytest.raises(UsageError, match=message):
             opened(tmp_path / source)
+    (tmp_path / "t.csv").write_text("")
+    with pytest.raises(UsageError, match=r"t\.csv is empty") as failed:
+        opened(tmp_path / "t.csv")
+    assert failed.value.hint == "a table starts with a line of column names"
     (tmp_path / "t.csv").write_text("path,text,num_frames,height,width\n")
     with pytest.raises(UsageError, match="no row to train on"):
         opened(tmp_path / "t.csv")

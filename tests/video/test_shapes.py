@@ -87,7 +87,8 @@ def test_seconds_without_a_name(duration, fps, constraints, frames, note):
 def test_names_are_the_reference_counts_at_every_rate():
     assert shape_of(resolution="144p", duration="2s", fps=8).num_frames == 51
     assert shape_of(resolution="144p", duration="2.0s").num_frames == 51
-    assert shape_of(resolution="144p", duration="33").num_frames == 33
+    bare = shape_of(resolution="144p", duration="33")
+    assert (bare.num_frames, bare.notes) == (33, ("length 33 is 33 frames; for seconds say 33s",))
 
 
 def test_a_name_that_the_model_cannot_make_exactly_takes_the_nearest_and_says_so():

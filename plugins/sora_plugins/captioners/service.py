@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 FIRST_WAIT, MOST_WAIT = 0.5, 60.0
 #: A service that wants to be left alone for longer is not waited for.
 LONGEST_PAUSE = 600.0
+#: Advice where no service is named.
+WHOM_TO_ASK = (
+    "export OPENAI_API_KEY=KEY for OpenAI; OPENAI_BASE_URL=http://localhost:8000/v1 for another service\n"
+    "--captioner transformers runs a model on this machine"
+)
 #: Questions in a row that fail for reasons of the service before the run stops.
 MOST_FAILURES = 10
 
@@ -185,5 +190,5 @@ def load(weights: Mapping[str, Any], device: Any, options: Options | None) -> Se
     try:
         conversation = Conversation(find_service(options.model, options.timeout_seconds))
     except ChatError as error:
-        raise UsageError(error.reason) from None
+        raise UsageError(error.reason, hint=WHOM_TO_ASK) from None
     return ServiceCaptioner(conversation, options, Pace(options.requests_per_minute))

@@ -55,6 +55,13 @@ def compare(
     from sora_cli.console import command_output
 
     with command_output(json=as_json, quiet=quiet):
+        from sora_cli.errors import UsageError
+        from sora_cli.files import check_files
+
+        # Before torch is loaded.
+        if len(videos) < 2:
+            raise UsageError("two or more clips are compared", hint="example: sora compare a.mp4 b.mp4")
+        check_files(videos)
         from sora_cli.evaluation.compare import CompareOptions, run
 
         options = CompareOptions(

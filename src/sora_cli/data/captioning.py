@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sora_cli.console import get_console
+from sora_cli.console import counted, get_console
 from sora_cli.errors import UsageError
 from sora_cli.plugin.manager import get_plugins, load_attribute
 from sora_cli.plugin.protocols import CaptionAnswer, Captioner, CaptionQuestion
@@ -116,12 +116,13 @@ class Asked:
         requests, prompt, answer = sums
         record = {"requests": requests, "prompt_tokens": prompt, "answer_tokens": answer}
         prices = (self.options.get("price_prompt"), self.options.get("price_answer"))
-        words = f"{requests} requests, {prompt} tokens asked and {answer} answered"
+        words = f"{counted(requests, 'request')}, {prompt} tokens asked and {answer} answered"
         if all(price is not None for price in prices):
             record["cost"] = round(prompt / MILLION * prices[0] + answer / MILLION * prices[1], 6)
             words += f", for {record['cost']:g} at the prices given"
         record["rows_per_minute"] = round(results.added / max(seconds, 1e-9) * 60, 1)
-        get_console().note(f"{words}; {record['rows_per_minute']:g} rows a minute")
+        if requests or results.added:
+            get_console().note(f"{words}; {record['rows_per_minute']:g} rows a minute")
         return record
 
 

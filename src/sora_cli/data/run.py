@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sora_cli.console import get_console
+from sora_cli.console import counted, get_console
 from sora_cli.errors import SoraError, UsageError
 
 from .addresses import check_store, is_address
@@ -117,8 +117,8 @@ def run_step(
     output = options.output
     check_output(str(output), overwrite=options.overwrite)
     if options.dry_run:
-        console.note(f"dry run: {verb} {frame.height} rows; would write {output}")
-        console.table(frame.head(20).to_dicts(), frame.columns, title=f"the first of {frame.height} rows")
+        console.note(f"dry run: {verb} {counted(frame.height, 'row')}; would write {output}")
+        console.table(frame.head(20).to_dicts(), frame.columns, title=f"the first of {counted(frame.height, 'row')}")
         return
     results = open_results(
         output,
@@ -138,7 +138,7 @@ def run_step(
     if frame.height and failed.height == frame.height:
         again = results.end(keeps=options.keep_log)
         raise SoraError(
-            f"none of the {frame.height} rows succeeded, so {output} is not written",
+            f"of {counted(frame.height, 'row')} none succeeded, so {output} is not written",
             hint="once the cause is mended, the same command tries them again" if again else None,
         )
     if not gives_rows and bad == "drop":
@@ -159,7 +159,7 @@ def _list_failed(failed: pl.DataFrame, count: int, output: Path) -> Path:
     listed = bad_path(output)
     if failed.height:
         write_table(failed.select("path", error=REASON), listed, overwrite=True)
-        get_console().warn(f"{failed.height} of {count} rows failed; they are listed in {listed}")
+        get_console().warn(f"{failed.height} of {counted(count, 'row')} failed, listed in {listed}")
     else:
         listed.unlink(missing_ok=True)
     return listed
@@ -205,7 +205,9 @@ def bad_path(output: Path) -> Path:
 def _replaced(frame: pl.DataFrame, work: Work, results: Results) -> tuple[pl.DataFrame, pl.DataFrame]:
     made, failed, empty = new_rows(frame, work, results)
     if empty.height:
-        get_console().note(f"{empty.height} of {frame.height} videos give no clip, such as {empty['path'][0]}")
+        get_console().note(
+            f"{empty.height} of {counted(frame.height, 'video')} without a clip, such as {empty['path'][0]}"
+        )
     return made, failed
 
 

@@ -285,6 +285,11 @@ def unpack(packed: Path, plain: Path) -> None:
         shutil.copyfileobj(source, target)
 
 
+def empty_table(name: str | Path) -> UsageError:
+    """The error for a CSV file without a line."""
+    return UsageError(f"{name} is empty", hint="a table starts with a line of column names")
+
+
 def _kinds() -> str:
     return f"kinds of tables: {', '.join(TABLE_SUFFIXES)}"
 
@@ -336,7 +341,7 @@ class _File:
         with self._open() as lines:
             header = next(csv.reader(lines), None)
         if header is None:
-            raise UsageError(f"{self.name} is empty", hint="a table starts with a line of column names")
+            raise empty_table(self.name)
         return header
 
     def _open(self) -> io.TextIOWrapper:

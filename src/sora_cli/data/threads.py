@@ -41,8 +41,13 @@ class ThreadEngine:
     devices: Sequence[str] = ("cpu",)
 
     def run(self, work: Work, jobs: Iterator[Job]) -> Iterator[Sequence[Outcome]]:
-        """See `work.Engine`. The row function must be safe to be called by several threads."""
-        function = make_function(work.target, work.options, "cpu")
+        """See `work.Engine`. The row function must be safe to be called by several threads.
+
+        It is made at once, so that a service that cannot be asked is an error before anything is begun.
+        """
+        return self._outcomes(make_function(work.target, work.options, "cpu"), jobs)
+
+    def _outcomes(self, function: RowFunction, jobs: Iterator[Job]) -> Iterator[Sequence[Outcome]]:
         with contextlib.ExitStack() as stack:
             workers = None
             if self.before is not None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from sora_cli.console import get_console
+from sora_cli.console import counted, get_console
 from sora_cli.errors import SoraError, UsageError
 from sora_cli.files import write_text
 from sora_cli.video.io import write_failed
@@ -214,10 +214,10 @@ def do_work(
     results: Results,
     *,
     verb: str,
-    what: str = "rows",
+    what: str = "row",
     goes_on: bool = True,
 ) -> None:
-    """Do what the log lacks of a table. verb: "probing", for the progress line. what: the rows are. goes_on: whether
+    """Do what the log lacks of a table. verb: "probing", for the progress line. what: a row is. goes_on: whether
     the log is there for the next run.
 
     After Ctrl-C or an error the log has everything that was done.
@@ -228,12 +228,14 @@ def do_work(
         return
     first = _first_rows(keys)
     todo = [int(row) for row in first if int(keys[row]) not in results.seen]
+    are = f"{counted(len(first), what)} {'is' if len(first) == 1 else 'are'}"
     if len(todo) < len(first):
-        console.note(f"{len(first) - len(todo)} of {len(first)} {what} are done already")
+        console.note(f"{len(first) - len(todo)} of {are} done already")
     failed = 0
-    with console.progress(f"{verb} {len(todo)} {what}", len(todo)) as progress:
+    outcomes_of = engine.run(work, _jobs(frame, work, keys, todo))
+    with console.progress(f"{verb} {counted(len(todo), what)}", len(todo)) as progress:
         try:
-            for outcomes in engine.run(work, _jobs(frame, work, keys, todo)):
+            for outcomes in outcomes_of:
                 results.add(outcomes)
                 progress.advance(len(outcomes))
                 for reason in [made.reason for _, made in outcomes if made.reason is not None]:
@@ -241,9 +243,9 @@ def do_work(
                     if failed <= MOST_SHOWN:
                         console.warn(reason)
                     elif failed == MOST_SHOWN + 1:
-                        console.warn(f"more {what} fail; all are listed in the end")
+                        console.warn(f"more {what}s fail; all are listed in the end")
         except KeyboardInterrupt:
-            done = f"{len(results.seen)} of {len(first)} {what} are done"
+            done = f"{len(results.seen)} of {are} done"
             console.note(f"{done}; the same command goes on" if goes_on else done)
             raise
 

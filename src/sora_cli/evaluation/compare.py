@@ -15,7 +15,7 @@ from sora_cli.console import get_console
 from sora_cli.errors import UsageError
 from sora_cli.files import write_text
 from sora_cli.plugin.manager import get_plugins
-from sora_cli.tasks.codec import check_files, prepare_torch_threads
+from sora_cli.tasks.codec import prepare_torch_threads
 from sora_cli.tasks.components import choose_device
 from sora_cli.tasks.output import DEFAULT_FOLDER, check_free
 from sora_cli.video.clips import ClipFile
@@ -75,9 +75,6 @@ class Shown:
 
 def run(videos: Sequence[Path], options: CompareOptions, *, output: Path | None, overwrite: bool) -> None:
     """Compare clips with the first, write the files, and print numbers and differing settings. Raises SoraError."""
-    if len(videos) < 2:
-        raise UsageError("two or more clips are compared", hint="example: sora compare a.mp4 b.mp4")
-    check_files(videos)
     prepare_torch_threads(options.threads)
     names = _names(videos)
     folder = output or DEFAULT_FOLDER / f"compare-{videos[0].stem}"
@@ -86,9 +83,9 @@ def run(videos: Sequence[Path], options: CompareOptions, *, output: Path | None,
     files = [folder / f"difference-{name}.mp4" for name in names[1:]]
     written = [folder / SIDE_BY_SIDE, folder / SHEET, folder / FRAMES, *files]
     check_free(written, videos, overwrite=overwrite)
-    measures = _measures(options)
     with open_together(videos, Look(), fitted=options.fitted) as clips, _made_folder(folder):
         _warn_of_rates(clips)
+        measures = _measures(options)
         num_frames = clips[0].num_frames
         shown = Shown(sorted({round(place) for place in np.linspace(0, num_frames - 1, SHEET_FRAMES)}))
         values = {name: Values(measures) for name in names[1:]}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sora_cli.acceleration.attention import choose_attention, set_attention
-from sora_cli.console import get_console
+from sora_cli.console import counted, get_console
 from sora_cli.errors import NotEnoughMemoryError, SoraError
 from sora_cli.tasks.components import DTYPES, choose_device, is_out_of_memory, load_model, prepare_torch
 from sora_cli.training.dataset import KeptWorkers
@@ -157,7 +157,7 @@ class LossMeter:
         if len(files) > len(lines):
             lines.append(f"and {len(files) - len(lines)} more")
         if not measured:
-            raise SoraError(f"none of the {num_rows} clips of {bucket} can be read", hint="\n".join(lines))
+            raise SoraError(f"of {counted(num_rows, 'clip')} of {bucket} none can be read", hint="\n".join(lines))
         if len(files) > self.max_bad_share * num_rows:
             raise SoraError(
                 f"{len(files)} of the {num_rows} clips of {bucket} cannot be read",

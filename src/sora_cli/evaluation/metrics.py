@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sora_cli import version
-from sora_cli.console import get_console
+from sora_cli.console import counted, get_console
 from sora_cli.data.index import file_stamp
 from sora_cli.data.scoring import Chosen, choose_scorers, scorer_options
 from sora_cli.data.work import REASON, Results, Work, added_columns, do_work, open_results
@@ -145,7 +145,7 @@ def run(places: Sequence[Path], options: MetricsOptions, *, output: Path | None,
         work = replace(work, options={**work.options, "folder": str(results.folder / "features")})
         with work_place(work, str(device)) as place:
             table = _table(rows, originals, tools, prompts)
-            do_work(table, work, place, results, verb="measuring", what="videos", goes_on=output is not None)
+            do_work(table, work, place, results, verb="measuring", what="video", goes_on=output is not None)
             made = _fill_in(rows, originals, table, work, results)
             distances = {name: _distance(name, made[: len(rows)], made[len(rows) :], place) for name in tools.sets}
         report = _report(rows, distances, tools, options)
@@ -157,7 +157,7 @@ def run(places: Sequence[Path], options: MetricsOptions, *, output: Path | None,
     if output is not None:
         get_console().note(f"report: {output}")
     if not any(row.is_measured for row in rows) and not any(each["value"] is not None for each in distances.values()):
-        raise SoraError(f"none of the {len(rows)} videos could be measured", hint="the reasons are above")
+        raise SoraError(f"of {counted(len(rows), 'video')} none could be measured", hint="the reasons are above")
 
 
 # -- what is measured, and with what ---------------------------------------------------------------------------------
@@ -390,7 +390,7 @@ def _show(rows: Sequence[Row], report: Mapping[str, Any], tools: Tools) -> None:
         if row.reason is not None:
             console.warn(row.reason if row.reason.startswith(f"{row.video} ") else f"{row.video}: {row.reason}")
     for hint in dict.fromkeys(row.hint for row in rows if row.hint is not None):
-        console.note(hint)
+        console.note(f"  {hint}")
     if console.mode == "json":
         console.record(report)
         return

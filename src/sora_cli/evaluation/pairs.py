@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from sora_cli.console import get_console
+from sora_cli.console import counted, get_console
 from sora_cli.errors import SoraError, UsageError
 from sora_cli.video.clips import SAME_RATE, ClipFile, open_clip
 from sora_cli.video.comparison import fit, fitted_size, frame_numbers
@@ -57,7 +57,9 @@ class Look:
         with open_clip(path, size=size, fps=self.fps if like is None else like.fps) as clip:
             numbers = self._numbers(clip.num_frames)
             if not numbers:
-                raise SoraError(f"{path} has {clip.num_frames} frames, fewer than --sample-rate {self.sample_rate}")
+                raise SoraError(
+                    f"{path} has {counted(clip.num_frames, 'frame')}, fewer than --sample-rate {self.sample_rate}"
+                )
             yield clip.picked(numbers)
 
     def _numbers(self, total: int) -> Sequence[int]:
@@ -135,7 +137,7 @@ def _check_alike(clip: ClipFile, first: ClipFile, look: Look) -> None:
         )
     if clip.num_frames != first.num_frames:
         raise SoraError(
-            f"{clip.path} has {clip.num_frames} frames, and {first.path} {first.num_frames}",
+            f"{clip.path} has {counted(clip.num_frames, 'frame')}, and {first.path} {first.num_frames}",
             hint="--fit compares what both have, by time where their rates differ",
         )
 

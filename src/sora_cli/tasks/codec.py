@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sora_cli.console import get_console
 from sora_cli.errors import MissingError, UsageError
+from sora_cli.files import check_files
 from sora_cli.plugin.manager import get_plugins
 from sora_cli.plugin.specs import VAESpec
 from sora_cli.video.clips import ClipFile, open_clip
@@ -200,16 +201,12 @@ def choose_vae(options: CodecOptions, plugins: Plugins) -> VAESpec:
     return here_best
 
 
-def check_files(paths: Sequence[str | Path]) -> None:
-    """Raise UsageError for folders and for files that are not there, before anything is loaded."""
-    folder = next((path for path in paths if Path(path).is_dir()), None)
-    if folder is not None:
-        raise UsageError(f"{folder} is a folder", hint="name the files in it")
-    absent = [str(path) for path in paths if not Path(path).is_file()]
-    if absent:
-        raise UsageError(
-            f"there is no file {absent[0]}", hint=f"missing too: {', '.join(absent[1:])}" if absent[1:] else None
-        )
+def check_clips(paths: Sequence[str]) -> None:
+    """Raise SoraError for what is no video or picture that can be read, before anything is loaded."""
+    check_files(paths)
+    for path in paths:
+        with open_clip(Path(path), clip_fps=1.0):  # the frames are not looked at
+            pass
 
 
 def report_tiles(errors: Mapping[str, float]) -> None:

@@ -122,6 +122,10 @@ def show_dry_run(plan: GeneratePlan, resolved: Resolved, states: Mapping[Path, O
         "memory": memory_record(plan),
         "expect": dict(resolved.launch.expect) if resolved.launch else {},
     }
+    if console.mode == "quiet":
+        for path in states:
+            console.result(path)
+        return
     console.record(record, title="dry run: nothing is loaded or written")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sora_cli.conditioning.loops import Loop
 from sora_cli.conditioning.references import Extension, Given
 from sora_cli.conditioning.sources import Sources
+from sora_cli.console import counted
 from sora_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def check_given(
             )
         if counts[video.file] < video.overlap:
             raise UsageError(
-                f"{name} has {counts[video.file]} frames, fewer than the overlap of {video.overlap}",
+                f"{name} has {counted(counts[video.file], 'frame')}, fewer than the overlap of {video.overlap}",
                 hint="choose a smaller --overlap",
             )
     parts = config.shape.segments
@@ -72,10 +73,11 @@ def _of_edited(name: str, count: int, latent_frames: int, vae: VAESpec) -> list[
     """A note where the video and the clip are not of one length."""
     length = vae.latent_frames(count)
     if length > latent_frames:
-        return [f"{name} has {count} frames, more than the clip: the rest is not used"]
+        return [f"{name} has {counted(count, 'frame')}, more than the clip: the rest is not used"]
     if length < latent_frames:
         return [
-            f"{name} has {count} frames, fewer than the clip: the rest is made anew; --frames {count} is its length"
+            f"{name} has {counted(count, 'frame')}, fewer than the clip: the rest is made anew; "
+            f"--frames {count} is its length"
         ]
     return []
 

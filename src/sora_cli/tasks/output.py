@@ -161,8 +161,10 @@ def prepare_folders(paths: Iterable[Path]) -> None:
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
+            in_the_way = next((place for place in (folder, *folder.parents) if place.is_file()), None)
+            reason = error.strerror if in_the_way is None else f"{in_the_way} is a file, not a folder"
             raise UsageError(
-                f"cannot write to the folder {folder}: {error.strerror}", hint="choose another --output"
+                f"cannot write to the folder {folder}: {reason}", hint="choose another --output"
             ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import signal
@@ -16,15 +17,16 @@ from typing import TYPE_CHECKING, Any
 from sora_cli.config.resolve_train import ResolvedTrain
 from sora_cli.config.settings import resolved_table
 from sora_cli.config.train_schema import TrainConfig
-from sora_cli.console import get_console
+from sora_cli.console import counted, get_console
 from sora_cli.errors import SoraError, UsageError
 from sora_cli.launch.hosts import without_option
 from sora_cli.launch.torchrun import follow_run, launch_line, machines
 from sora_cli.plugin.manager import get_plugins, load_attribute
+from sora_cli.training.run_folder import RECORD, complete_checkpoints, step_of
 from sora_cli.training.source import ClipSource
 
 from .run_memory import DTYPE_BYTES
-from .train_plan import RUN_KINDS, TABLE_CACHE, RunPlan, plan_of_process, process_content
+from .train_plan import RUN_KINDS, TABLE_CACHE, RunPlan, check_same_run, plan_of_process, process_content
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -56,8 +58,10 @@ def run(resolved: ResolvedTrain, *, dry_run: bool = False) -> None:
         plan = _plan(resolved, plugins, cache=folder / node_cache(node))
         for note in plan.notes:
             console.note(note)
-        console.note(f"{plan.name}, {plan.num_rows} clips, run {plan.folder}")
-        if launch_line(resolved, Path("run.json")) is None:
+        console.note(f"{plan.name}, {counted(plan.num_rows, 'clip')}, run {plan.folder}")
+        if _is_done(plan):
+            reason = None
+        elif launch_line(resolved, Path("run.json")) is None:
             reason = _train_here(plan, resolved.kind)
         else:
             reason = _train_in_processes(plan, resolved)
@@ -66,6 +70,24 @@ def run(resolved: ResolvedTrain, *, dry_run: bool = False) -> None:
     if node != 0:
         return
     console.result(plan.folder, {"run": str(plan.folder), "stopped": reason is not None, **progress_of(plan.folder)})
+
+
+def _is_done(plan: RunPlan) -> bool:
+    """Whether the run in the folder is where it is to end already, which is said; no model is loaded for that.
+
+    Raises SoraError for a run of other data or another model.
+    """
+    run = plan.config.run
+    if run.steps is None or not run.resume or machines(plan.config.hardware).nnodes > 1:  # several start together
+        return False
+    found = complete_checkpoints(plan.folder)
+    if not found or step_of(found[-1]) < run.steps:
+        return False
+    console, record = get_console(), json.loads((found[-1] / RECORD).read_text(encoding="utf-8"))
+    for note in check_same_run(plan, record, plan.folder):
+        console.note(note)
+    console.note(f"already at update {step_of(found[-1])} of {run.steps}, nothing to do")
+    return True
 
 
 def check_optimizer(config: TrainConfig | VaeTrainConfig) -> None:
@@ -327,4 +349,7 @@ def show_dry_run(plan: RunPlan, resolved: ResolvedTrain) -> None:
         "launch": None if launch is None else str(launch),
         "slurm": slurm_line(plan),
     }
+    if console.mode == "quiet":
+        console.result(plan.folder)
+        return
     console.record(record, title="dry run: nothing is loaded or written")

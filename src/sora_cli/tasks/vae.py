@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sora_cli.console import get_console
 from sora_cli.errors import UsageError
+from sora_cli.files import check_files
 from sora_cli.video.latent_file import LatentFile, open_latents, write_latents
 from sora_cli.video.latents import to_frames
 
@@ -20,7 +21,7 @@ from .codec import (
     VIDEO,
     Codec,
     CodecOptions,
-    check_files,
+    check_clips,
     check_is_picture,
     name_targets,
     report_tiles,
@@ -35,7 +36,7 @@ def encode(
     videos: Sequence[str], output: Path | None, options: CodecOptions, *, store: str = "fp32", overwrite: bool = False
 ) -> None:
     """Write the latents of clips, and print the files. store: number format in them."""
-    check_files(videos)
+    check_clips(videos)
     targets = name_targets(videos, output, [LATENTS_SUFFIX] * len(videos), overwrite=overwrite)
     codec, console = Codec(options), get_console()
     for video, target in zip(videos, targets, strict=True):

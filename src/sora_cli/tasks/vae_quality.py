@@ -35,7 +35,7 @@ from .codec import (
     VIDEO,
     Codec,
     CodecOptions,
-    check_files,
+    check_clips,
     check_is_picture,
     name_targets,
     report_tiles,
@@ -91,7 +91,7 @@ def reconstruct(
     overwrite: bool = False,
 ) -> None:
     """Write each clip beside its reconstructions, from the decoded frames themselves, and print the files."""
-    check_files(videos)
+    check_clips(videos)
     are_pictures = [options.frames == 1 or is_image(Path(video)) for video in videos]
     suffixes = [PICTURE if is_picture else VIDEO for is_picture in are_pictures]
     targets = name_targets(videos, output, suffixes, overwrite=overwrite, also=(VIDEO, PICTURE), ending="-compared")
@@ -146,7 +146,7 @@ def evaluate(
     videos: Sequence[str], options: CodecOptions, *, metrics: Sequence[str] = (), metric_weights: Sequence[str] = ()
 ) -> None:
     """Measure reconstructions of clips, each and all together, and print a table."""
-    check_files(videos)
+    check_clips(videos)
     device = choose_device(options.device)  # type: ignore[arg-type]  # typed by the command
     given = read_weights(metric_weights)
     chosen = load_measures(metrics or DEFAULT_METRICS, given, device)
@@ -182,7 +182,7 @@ def measure(
 
 def statistics(videos: Sequence[str], options: CodecOptions) -> None:
     """Mean and deviation of raw latents, for scaling, and print them."""
-    check_files(videos)
+    check_clips(videos)
     codec, console = Codec(options), get_console()
     if not hasattr(codec.vae, "unscaled"):
         raise UsageError(f"the autoencoder {codec.spec.name} does not give unscaled latents")

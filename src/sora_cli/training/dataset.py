@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from sora_cli.console import counted
 from sora_cli.errors import SoraError
 from sora_cli.video.media import is_image
 
@@ -213,8 +214,9 @@ class ClipDataset(Dataset[Batch]):
             if following is None and self.options.skips_bad:
                 return None
             if following is None:
-                lines = [f"row {one.row + 1}, {one.path}: {one.detail}" for one in bad[:5]]
-                raise SoraError(f"{len(bad)} clips of one bucket cannot be read", hint="\n".join(lines))
+                found = list(dict.fromkeys(bad))  # rows that stand by may be those of the batch
+                lines = [f"row {one.row + 1}, {one.path}: {one.detail}" for one in found[:5]]
+                raise SoraError(f"of one bucket {counted(len(found), 'clip')} cannot be read", hint="\n".join(lines))
             row, clip = following
 
     def _read(self, row: int, clip: ClipRow, size: tuple[int, int, int]) -> tuple[Tensor, float]:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sora_cli.data.tables import table_files, unpack
+from sora_cli.console import counted
+from sora_cli.data.tables import empty_table, table_files, unpack
 from sora_cli.errors import SoraError, UsageError, did_you_mean
 from sora_cli.text.scores import Scores
 from sora_cli.video.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
@@ -197,7 +198,10 @@ def _part(file: Path, index: int, cache: Path, unpacked: list[Path], wanted: Seq
     else:
         # As text: what a number is, is decided by the column's name, and a bad one is named with its row.
         frame = pl.scan_csv(file, infer_schema=False)
-    headers = frame.collect_schema().names()
+    try:
+        headers = frame.collect_schema().names()
+    except pl.exceptions.NoDataError as error:
+        raise empty_table(file) from error
     names = [header.strip() for header in headers]
     if len(set(names)) != len(names):
         raise UsageError(f"{file} has two columns of one name: {', '.join(sorted(names))}")
@@ -266,8 +270,9 @@ def _check_rows(whole: pl.LazyFrame, files: Sequence[Path], good: pl.Expr, bad_r
     lines = [f"{files[row[SOURCE]]}, row {row[ROW]}: {'; '.join(_faults(row))}" for row in _head(bad)]
     if bad.height > MAX_NAMED:
         lines.append(f"and {bad.height - MAX_NAMED} more")
-    rows = "1 bad row" if bad.height == 1 else f"{bad.height} bad rows"
-    raise UsageError(f"{rows} in the table", hint="\n".join([*lines, "--bad-rows skip leaves them out"]))
+    raise UsageError(
+        f"{counted(bad.height, 'bad row')} in the table", hint="\n".join([*lines, "--bad-rows skip leaves them out"])
+    )
 
 
 def _head(frame: pl.DataFrame) -> Iterator[Mapping[str, Any]]:

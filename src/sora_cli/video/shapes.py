@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..console import counted
 from ..errors import UsageError, did_you_mean
 from ..presets import read_table
 
@@ -344,7 +345,7 @@ def _duration_frames(duration: str, constraints: Constraints, fps: float) -> tup
         meaning = f"{name} is {wanted:g} frames at {fps:g} fps"
     elif re.fullmatch(r"[0-9]+", duration):
         check_frames(int(duration), constraints)
-        return int(duration), []
+        return int(duration), [f"length {duration} is {counted(int(duration), 'frame')}; for seconds say {name}s"]
     else:
         raise _unknown_duration(duration)
     limit = constraints.max_frames
