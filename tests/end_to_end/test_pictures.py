@@ -177,7 +177,7 @@ def test_what_is_wrong(executable: Executable, pictures: list[np.ndarray]) -> No
         (("i2v", "broken.png", "clouds", *NANO), "broken.png: it cannot be decoded", 1),
         (("generate", "clouds", "--mask-strategy", "0"), "has no reference", 2),
         (("generate", "clouds", "--reference", "first.png", "--mask-strategy", "0,1"), "names reference 1", 2),
-        (("i2v", "first.png"), "PROMPT", 2),
+        (("i2v", "first.png"), "a prompt is needed", 2),
         (("i2v", "first.png", "a fox", "-m", "tiny"), "makes clips from text alone", 2),
     ):
         failed = executable(*arguments, "-o", "out.mp4", code=code)

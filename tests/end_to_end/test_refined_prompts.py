@@ -248,8 +248,8 @@ def test_a_picture_that_cannot_be_read(nano: Callable[..., Any], chat: Chat) -> 
         ((), 1, "error: there is no prompt, and none could be made up"),
         (("|0| |1|a fox",), 1, "error: there is no prompt, and none could be made up"),
         (("a fox", "--nnodes", "2", "--rdzv-endpoint", "h:1", "--device", "cpu"), 2, "each of several machines"),
-        (("a fox", "--refine-model", ""), 2, "prompt.refine_model"),
-        (("a fox", "--refine-timeout", "0"), 2, "prompt.refine_timeout"),
+        (("a fox", "--refine-model", ""), 2, "--refine-model"),
+        (("a fox", "--refine-timeout", "0"), 2, "--refine-timeout"),
     ],
 )
 def test_failures(tiny: Callable[..., Any], chat: Chat, arguments: tuple[str, ...], code: int, message: str) -> None:

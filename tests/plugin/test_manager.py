@@ -123,8 +123,8 @@ def test_names_aliases_and_owners(fake_plugin) -> None:
     assert plugins.get("model", "fake-alias").name == "fake"
     assert plugins.owner("model", "fake-alias") == "fakes"
     assert plugins.owner("parallelism", "single") == "single"
-    with pytest.raises(UsageError, match="unknown model 'fka'") as error:
-        plugins.get("model", "fka")
+    with pytest.raises(UsageError, match="unknown model 'fkae'") as error:
+        plugins.get("model", "fkae")
     assert "did you mean 'fake'?" in str(error.value.hint)
     assert "sora plugins list --kind model" in str(error.value.hint)
 
