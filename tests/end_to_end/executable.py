@@ -84,7 +84,7 @@ def stop_when(
 ) -> subprocess.CompletedProcess[str]:
     """Start `sora`, send it `stop` as soon as `is_time`, and wait for its end."""
     process = executable.start(*arguments, **environment)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not is_time():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, "the moment to stop never came"
