@@ -9,9 +9,9 @@ import pytest
 
 from sora_cli.config.resolve import Resolved
 from sora_cli.config.schema import GenerateConfig, HardwareSection
-from sora_cli.errors import UsageError
-from sora_cli.launch import machine
-from sora_cli.launch.torchrun import check_hardware, launch_line
+from sora_cli.errors import SoraError, UsageError
+from sora_cli.launch import machine, torchrun
+from sora_cli.launch.torchrun import LaunchLine, check_hardware, launch_line
 from sora_cli.presets import LaunchEntry
 
 
@@ -43,6 +43,52 @@ def test_the_launcher_takes_the_line():
     parsed = run.get_args_parser().parse_args(list(line.argv[3:]))
     assert (parsed.nproc_per_node, parsed.standalone, parsed.module) == ("2", True, True)
     assert (parsed.training_script, parsed.training_script_args) == ("sora_cli.launch.worker", ["run.json"])
+
+
+LAUNCHER_REPORT = """\
+Failures:
+[1]:
+  rank      : 1 (local_rank: 1)
+  exitcode  : -15 (pid: 28529)  (SIGTERM)
+Root Cause (first observed failure):
+[0]:
+  rank      : 0 (local_rank: 0)
+  exitcode  : {} (pid: 28528) {}
+"""
+
+
+def failed_run(monkeypatch, report, *errors):
+    """The error of a run whose processes say `errors`, and whose launcher prints `report` and fails."""
+    written = "".join(f"console.error({kind}({words!r}));" for kind, words in errors)
+    code = (
+        "import sys; from pathlib import Path;"
+        "from sora_cli.errors import *; from sora_cli.launch.events import *;"
+        "console = use_event_console(events_path(Path(sys.argv[1]).parent, 0), is_spokesman=True);"
+        f"{written} print({report!r}); sys.exit(1)"
+    )
+    monkeypatch.setattr(
+        torchrun, "launch_line", lambda _, run_file: LaunchLine((sys.executable, "-c", code, str(run_file)), {})
+    )
+    with pytest.raises(SoraError) as caught:
+        torchrun.follow_run(resolved(gpus=2), {}, [])
+    return caught.value
+
+
+def test_why_a_run_failed(monkeypatch):
+    killed = LAUNCHER_REPORT.format(-9, " (SIGKILL)")
+    lost = ("LostConnectionError", "process 1 has no connection to the others")
+    found = failed_run(monkeypatch, killed, lost)
+    assert found.message == "process 0 of the run was killed (SIGKILL)"
+    assert "memory" in found.hint
+    # What a process says of its own accord comes first: others hang then, and the launcher kills them.
+    assert failed_run(monkeypatch, killed, ("SoraError", "disk full"), lost).message == "disk full"
+    assert failed_run(monkeypatch, LAUNCHER_REPORT.format(-11, " (SIGSEGV)")).message.endswith("killed (SIGSEGV)")
+    # Processes of another machine are not in this launcher's report.
+    ended = LAUNCHER_REPORT.format(1, "")
+    assert failed_run(monkeypatch, ended, lost).message == lost[1]
+    unexplained = failed_run(monkeypatch, ended)
+    assert unexplained.message == "a process of the run ended without a message"
+    assert "exitcode  : 1" in unexplained.hint
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,10 @@ from sora_cli.console import Console, Progress
 from sora_cli.errors import NotEnoughMemoryError, SoraError
 
 
+class LostConnectionError(SoraError):
+    """A process lost the others, or did not find them."""
+
+
 def events_path(folder: Path, rank: int) -> Path:
     """The file of one process."""
     return folder / f"events-{rank:04}.jsonl"
@@ -48,7 +52,11 @@ class EventConsole(Console):
     def error(self, error: SoraError) -> None:
         """As the console, with the exit code."""
         content = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
-        self._write("error", at=time.time(), is_memory=isinstance(error, NotEnoughMemoryError), **content)
+        kinds = {
+            "is_memory": isinstance(error, NotEnoughMemoryError),
+            "is_lost": isinstance(error, LostConnectionError),
+        }
+        self._write("error", at=time.time(), **kinds, **content)
 
     @contextlib.contextmanager
     def progress(self, description: str, total: int) -> Iterator[Progress]:
@@ -99,6 +107,8 @@ class Replay:
         self.order, self.said = order, frozenset(said)
         self.waiting: dict[str, Any] = {}
         self.error: SoraError | None = None
+        #: Kept apart: it tells that another process ended, not why.
+        self.lost_connection: SoraError | None = None
         self._failed_at = float("inf")
         self._progress: tuple[Any, Progress] | None = None
 
@@ -120,8 +130,10 @@ class Replay:
                 console.note(event["text"])
             case "warn":
                 console.warn(event["text"])
+            case "error" if event["is_lost"]:
+                self.lost_connection = LostConnectionError(event["message"], hint=event["hint"])
             case "error":
-                # The first counts; later ones are mostly about the connection to the first.
+                # The first counts; later ones are mostly what it led to.
                 if event["at"] < self._failed_at:
                     self._failed_at = event["at"]
                     kind = NotEnoughMemoryError if event["is_memory"] else SoraError

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -36,6 +37,8 @@ POLL_SECONDS = 0.1
 #: How long processes may take to keep their latents after an interrupt.
 PATIENCE_SECONDS = 30.0
 LOG_LINES = 12
+#: Rank and signal of a process in the launcher's report.
+KILLED = re.compile(r"rank +: (\d+) .*\n +exitcode +: -\d+ .*\((SIG\w+)\)")
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,8 @@ def follow_run(
             )
             _follow(process, replay)
         if process.returncode != 0:
-            raise replay.error or _unexplained(process.returncode, folder / "torchrun.log")
+            log_text = (folder / "torchrun.log").read_text(encoding="utf-8", errors="replace")
+            raise replay.error or _killed(log_text) or replay.lost_connection or _unexplained(log_text)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -207,12 +211,22 @@ def _end(process: subprocess.Popen[bytes], replay: Replay) -> None:
     process.wait()
 
 
-def _unexplained(returncode: int, log: Path) -> SoraError:
+def _killed(log: str) -> SoraError | None:
+    """The error for a process that a signal ended, by the launcher's report. The launcher's own signal is SIGTERM."""
+    for rank, signal_name in KILLED.findall(log):
+        if signal_name == "SIGTERM":
+            continue
+        hint = "what was made is kept: the same command goes on from there"
+        if signal_name == "SIGKILL":
+            hint = f"the system kills a process when memory runs out; see the kernel's log (dmesg)\n{hint}"
+        return SoraError(f"process {rank} of the run was killed ({signal_name})", hint=hint)
+    return None
+
+
+def _unexplained(log: str) -> SoraError:
     """The error for processes that ended without saying why, with the last lines of the launcher."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
-    killed = any("SIGKILL" in line or "-9" in line for line in lines)
-    why = "; it may have been killed for want of memory" if killed else ""
-    return SoraError(f"a process of the run ended without a message{why}", hint="\n".join(lines) or None)
+    lines = log.splitlines()[-LOG_LINES:]
+    return SoraError("a process of the run ended without a message", hint="\n".join(lines) or None)
 
 
 def check_hardware(hardware: ProcessesSection, *, are_there: bool = True) -> None:

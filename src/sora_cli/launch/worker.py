@@ -17,7 +17,7 @@ from typing import Any
 
 from sora_cli.errors import EXIT_INTERRUPTED, SoraError
 
-from .events import events_path, use_event_console
+from .events import LostConnectionError, events_path, use_event_console
 
 
 def main(run_file: Path) -> int:
@@ -34,6 +34,9 @@ def main(run_file: Path) -> int:
         return error.exit_code
     except Exception as error:
         traceback.print_exc()
+        if "gloo/transport" in str(error) or type(error).__name__.startswith("Dist"):
+            console.error(LostConnectionError(f"process {rank} has no connection to the others", hint=str(error)))
+            return 1
         console.error(SoraError(f"process {rank}: {type(error).__name__}: {error}", hint="--debug shows the traceback"))
         return 1
     return 0
