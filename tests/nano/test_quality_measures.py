@@ -133,8 +133,11 @@ def test_prompts_use_words_that_were_not_trained(measures):
     words = {"a", "the", "in", "on", "of", "at", "with", "and", "it", "is", "by", "into"}
     from importlib.resources import files
 
-    text = (files("sora_plugins.nano.scenes") / "caption_words.txt").read_text().lower()
-    words |= set("".join(letter if letter.isalpha() else " " for letter in text).split())
+    from sora_plugins.nano.scenes.captions import WORD_FILES
+
+    for name in WORD_FILES:
+        text = (files("sora_plugins.nano.scenes") / name).read_text().lower()
+        words |= set("".join(letter if letter.isalpha() else " " for letter in text).split())
     for scene, held_out in prompts.HELD_OUT.items():
         unseen = [prompt for prompt in held_out if prompts.unseen_words(prompt, words)]
         assert len(unseen) >= 4, (scene, unseen)

@@ -1,8 +1,8 @@
 """Captions for rendered clips: a new random sentence each time, always true for the clip's parameters.
 
-The words and their template language are in `caption_words.txt`; they are those people are likely to type for these
-scenes, rarer ones being left to the word table of the text encoder. Nothing but the camera words may mention a side,
-so that a clip can be flipped by `mirrored`. Templates write the article "a"; "an" is put in afterwards.
+The words and their template language are in `caption_words.txt`, those people are likely to type for these scenes, and
+`rare_words.txt`, so that the word table of the text encoder has less to guess. Nothing but the camera words may mention a
+side, so that a clip can be flipped by `mirrored`. Templates write the article "a"; "an" is put in afterwards.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from importlib.resources import files
 
 from .catalogue import SCENES, SceneParams
 
+WORD_FILES = ("caption_words.txt", "rare_words.txt")
+#: How many of the longer captions have a subject in rare words.
+RARE_SHARE = 0.3
 _INNER = re.compile(r"\{([^{}]*)\}")
 _SLOT = re.compile(r"\[(\w+)\]")
 _ARTICLE = re.compile(r"\ba (?=[aeiou])")
@@ -85,11 +88,12 @@ def _body(params: SceneParams, rng: random.Random, with_camera: bool) -> str:
 def _subject(params: SceneParams, rng: random.Random) -> tuple[str, set[str]]:
     """What the clip shows, and the attributes ("time" among them) that this already tells."""
     values = {"time": params.time_of_day, **params.attributes}
-    rules = [rule for rule in _rules(params.scene) if _holds(rule, values)]
+    kind = "rare" if rng.random() < RARE_SHARE else "subject"
+    rules = [rule for rule in _rules(kind, params.scene) if _holds(rule, values)]
     # General subjects twice as often as those that give an attribute away.
     rule = rng.choices(rules, weights=[1 if _told(rule) else 2 for rule in rules])[0]
     told = _told(rule)
-    template = _pick(f"subject {params.scene} {rule}".strip(), rng)
+    template = _pick(f"{kind} {params.scene} {rule}".strip(), rng)
 
     def fill(match: re.Match[str]) -> str:
         name = match[1]
@@ -166,10 +170,11 @@ def _holds(rule: str, values: Mapping[str, str]) -> bool:
 
 @cache
 def _words() -> Mapping[str, Sequence[str]]:
-    """Section name -> templates, from `caption_words.txt`."""
+    """Section name -> templates, from the files of words."""
     sections: dict[str, list[str]] = {}
     current: list[str] = []
-    for line in (files(__package__) / "caption_words.txt").read_text(encoding="utf-8").splitlines():
+    texts = [(files(__package__) / name).read_text(encoding="utf-8") for name in WORD_FILES]
+    for line in "\n".join(texts).splitlines():
         if line.startswith("== "):
             current = sections.setdefault(line[3:], [])
         elif line and not line.startswith("#"):
@@ -178,9 +183,9 @@ def _words() -> Mapping[str, Sequence[str]]:
 
 
 @cache
-def _rules(scene: str) -> Sequence[str]:
-    """The rules under which the file has subjects for a scene; "" is the one without a rule."""
-    head = f"subject {scene}"
+def _rules(kind: str, scene: str) -> Sequence[str]:
+    """The rules under which the files have subjects of a kind for a scene; "" is the one without a rule."""
+    head = f"{kind} {scene}"
     return [section[len(head) :].strip() for section in _words() if section.split()[:2] == head.split()]
 
 
