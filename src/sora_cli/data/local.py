@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sora_cli.errors import EXIT_FAILED, MissingError, SoraError, StopError
+from sora_cli.launch.parent import end_with_parent
 
 from .work import Job, Made, Outcome, Row, RowFunction, Work
 
@@ -183,6 +184,7 @@ _function: RowFunction | _Failed
 
 def _settle(device: str, target: str, options: Mapping[str, Any], threads: int, temporary: str) -> None:
     global _function
+    end_with_parent()
     tempfile.tempdir = temporary
     # Libraries that are imported from here on would start a thread for every core in every process.
     for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "POLARS_MAX_THREADS"):

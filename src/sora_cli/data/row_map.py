@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from sora_cli.errors import SoraError
+from sora_cli.launch.parent import end_with_parent
 
 from .local import Workers
 from .work import Job, Made, Row, Work
@@ -50,7 +51,8 @@ class RowMap:
             return [function(value) for value in values]
         if self._pool is None:
             # A process that polars has threads in must not be forked.
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=multiprocessing.get_context("spawn"))
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=end_with_parent)
         size = max(1, len(values) // (self.workers * 8))
         try:
             return list(self._pool.map(function, values, chunksize=size))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from ..errors import NotEnoughMemoryError, SoraError, UsageError
 from . import machine
 from .events import Replay
 from .mesh import sequence_degree
+from .parent import ask_to_end_with_parent
 from .slurm import SlurmNodes, slurm_nodes
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from ..config.resolve_train import ResolvedTrain
     from ..config.schema import ProcessesSection
 
-#: Of <sys/prctl.h>.
-PR_SET_PDEATHSIG = 1
 WORKER = "sora_cli.launch.worker"
 POLL_SECONDS = 0.1
 #: How long processes may take to keep their latents after an interrupt.
@@ -151,7 +149,7 @@ def follow_run(
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=ask_to_end_with_parent,
             )
             _follow(process, replay)
         if process.returncode != 0:
@@ -159,12 +157,6 @@ def follow_run(
             raise replay.error or _killed(log_text) or replay.lost_connection or _unexplained(log_text)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _end_with_parent() -> None:
-    """Be sent SIGTERM when the command that started this process is gone, killed or not (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def run_file_content(resolved: Resolved, num_batches: int, done: Iterable[Path]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sora_cli.console import counted
 from sora_cli.errors import SoraError
+from sora_cli.launch.parent import end_with_parent
 from sora_cli.video.media import is_image
 
 from .captions import CaptionOptions, draw_caption, draw_uniform
@@ -362,6 +363,7 @@ def prepare_worker(index: int) -> None:
 
     Both reach all processes of a terminal or of a SLURM job; the batches that are under way are still wanted.
     """
+    end_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)

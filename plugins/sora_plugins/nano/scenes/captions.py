@@ -1,8 +1,8 @@
 """Captions for rendered clips: a new random sentence each time, always true for the clip's parameters.
 
 The words and their template language are in `caption_words.txt`, those people are likely to type for these scenes, and
-`rare_words.txt`, so that the word table of the text encoder has less to guess. Nothing but the camera words may mention a
-side, so that a clip can be flipped by `mirrored`. Templates write the article "a"; "an" is put in afterwards.
+`rare_words.txt`, so that the word table of the text encoder has less to guess. Nothing but the camera words may mention
+a side, so that a clip can be flipped by `mirrored`. Templates write the article "a"; "an" is put in afterwards.
 """
 
 from __future__ import annotations
