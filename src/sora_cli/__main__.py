@@ -45,8 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(redact(traceback.format_exc()), end="", file=sys.stderr)
         if not isinstance(error, SoraError):
-            hint = None if is_debug() else "run with --debug for the traceback"
-            error = SoraError(_in_words(error), hint=hint)
+            error = _unexpected(error, is_debug())
         _show(error)
         return error.exit_code
     if code == EXIT_INTERRUPTED:
@@ -54,11 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _in_words(error: Exception) -> str:
-    """What an error says that nobody expected: of a file that cannot be used, its path and the reason of the system."""
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return f"{type(error).__name__}: {error}"
+def _unexpected(error: Exception, is_debug: bool) -> SoraError:
+    """An error that nobody expected, in words, with the plugins of other people that may be at fault."""
+    from .plugin.blame import hint_of, in_words
+
+    return SoraError(in_words(error), hint="\n".join(hint_of(error, is_debug)) or None)
 
 
 def _open_closed_streams() -> None:

@@ -210,9 +210,10 @@ def _specs(kind: str) -> list[Value]:
 
 
 def _presets(kind: str | None) -> list[Value]:
+    from .plugin.manager import get_plugins
     from .presets import list_presets
 
-    return [(preset.name, preset.summary) for preset in list_presets() if kind in (None, preset.kind)]
+    return [(preset.name, preset.summary) for preset in list_presets(get_plugins()) if kind in (None, preset.kind)]
 
 
 def _plain(names: Iterable[str]) -> list[Value]:

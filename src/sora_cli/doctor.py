@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import shutil
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 from .errors import SoraError
 from .installation import REINSTALL, checkout_folder, stale_entry_points
+from .plugin.blame import in_words
 from .plugin.manager import SLOW_MS, Plugins
 from .plugin.specs import CheckResult, Spec
 
@@ -55,9 +55,8 @@ def examine(plugins: Plugins) -> list[Finding]:
         "OpenAI key": check_openai_key,
     }
     findings = [Finding(title, _run(check)) for title, check in ours.items()]
-    with contextlib.suppress(SoraError):  # two checks of one name: the check of the plugins says so
-        for spec in plugins.specs("check").values():
-            findings.append(Finding(spec.name, _run(functools.partial(_check_of_plugin, plugins, spec))))
+    for spec in plugins.specs("check").values():
+        findings.append(Finding(spec.name, _run(functools.partial(_check_of_plugin, plugins, spec))))
     return findings
 
 
@@ -105,9 +104,10 @@ def check_plugins(plugins: Plugins) -> CheckResult:
     """No plugin is broken or slow to load."""
     from .plugin.kinds import KINDS
 
-    for kind in KINDS:
-        plugins.specs(kind)
+    clashes = [clash for kind in KINDS for clash in plugins.clashes(kind).values()]
     count = len(plugins.points)
+    if clashes:
+        return CheckResult("fail", "; ".join(clash.message for clash in clashes), clashes[0].hint)
     if plugins.broken:
         reasons = "; ".join(f"{each.name}: {each.reason}" for each in plugins.broken)
         return CheckResult("warn", f"{len(plugins.broken)} of {count} broken: {reasons}", "update or uninstall them")
@@ -239,7 +239,7 @@ def _run(check: Callable[[], Any]) -> CheckResult:
     except SoraError as error:
         return CheckResult("fail", error.message, error.hint)
     except Exception as reason:
-        return CheckResult("fail", f"{type(reason).__name__}: {reason}")
+        return CheckResult("fail", in_words(reason))
     if not isinstance(result, CheckResult):
         return CheckResult("fail", f"the check returned {type(result).__name__}, not a CheckResult")
     return result

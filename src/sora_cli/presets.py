@@ -6,9 +6,8 @@ no YAML parser. Listing and reading import nothing heavy; validation imports pyd
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from .config.layers import Problem
-    from .plugin.specs import PresetSource
 
 KINDS: Mapping[str, str] = {
     "generate": "settings to pick with --preset",
@@ -97,6 +95,8 @@ class PresetInfo:
     summary: str
     source: str = "sora"
     problem: str | None = None
+    clashes_with: str | None = None
+    """The plugin package that has a preset of this name too; neither can be used."""
 
 
 @dataclass(frozen=True)
@@ -126,15 +126,14 @@ def list_presets(plugins: PresetPlugins | None = None) -> list[PresetInfo]:
     """All presets by kind and name. plugins: adds their presets, and flags presets of models that none provides."""
     sources = [("sora", presets_folder())]
     if plugins is not None:
-        sources += [(spec.package, _source_folder(spec)) for spec in plugins.specs("presets").values()]
+        sources += [(spec.package, spec.path()) for spec in plugins.specs("presets").values() if spec.path()]
     found: dict[tuple[str, str], PresetInfo] = {}
     for source, folder in sources:
         for info in _presets_in(folder, source):
             other = found.setdefault((info.kind, info.name), info)
             if other is not info:
-                raise SoraError(
-                    f"two {info.kind} presets are called {info.name!r}: one of {other.source}, one of {source}",
-                    hint="rename one, or leave a plugin out with SORA_PLUGINS",
+                found[info.kind, info.name] = replace(
+                    other, clashes_with=source, problem=f"{source} has a preset of this name too"
                 )
     order = list(KINDS)
     infos = sorted(found.values(), key=lambda info: (order.index(info.kind), info.name))
@@ -148,7 +147,13 @@ def find_preset(kind: str | None, name: str, plugins: PresetPlugins | None = Non
         raise unknown_name("kind of preset", kind, KINDS)
     matching = [info for info in infos if info.name == name and kind in (None, info.kind)]
     if len(matching) == 1:
-        return matching[0]
+        [info] = matching
+        if info.clashes_with is not None:
+            raise SoraError(
+                f"two {info.kind} presets are called {name!r}: one of {info.source}, one of {info.clashes_with}",
+                hint="rename one, or leave a plugin out with SORA_PLUGINS",
+            )
+        return info
     if matching:
         kinds = ", ".join(info.kind for info in matching)
         hint = f"add one of the kinds, e.g. --kind {matching[0].kind}"
@@ -161,13 +166,21 @@ def find_preset(kind: str | None, name: str, plugins: PresetPlugins | None = Non
 
 def _flag(info: PresetInfo, plugins: PresetPlugins) -> PresetInfo:
     models = plugins.specs("model")
-    if info.kind not in ("models", "launch", "train"):
+    if info.kind not in ("models", "launch", "train") or info.problem is not None:
         return info
-    name = info.name if info.kind != "train" else ((read_yaml(info.path).data or {}).get("model") or {}).get("name")
+    try:
+        name = model_named(info) if info.kind == "train" else info.name
+    except SoraError as error:
+        return replace(info, problem=error.message)
     if name in (None, *models):
         return info
-    problem = f"no installed plugin provides the model {name!r}"
-    return PresetInfo(info.kind, info.name, info.path, info.summary, info.source, problem)
+    return replace(info, problem=f"no installed plugin provides the model {name!r}")
+
+
+def model_named(info: PresetInfo) -> str | None:
+    """The model that a preset names, None without. Raises SoraError for a file that is no preset."""
+    model = (read_yaml(info.path).data or {}).get("model")
+    return model.get("name") if isinstance(model, dict) else None
 
 
 def _presets_in(folder: Path, source: str) -> Iterable[PresetInfo]:
@@ -181,19 +194,6 @@ def _summary(path: Path) -> str:
     with path.open(encoding="utf-8") as lines:
         first = lines.readline()
     return first.removeprefix("#").strip() if first.startswith("#") else ""
-
-
-def _source_folder(spec: PresetSource) -> Path:
-    found = importlib.util.find_spec(spec.package)
-    places = list(found.submodule_search_locations or ()) if found else []
-    for place in places:
-        folder = Path(place) / spec.folder
-        if folder.is_dir():
-            return folder
-    raise SoraError(
-        f"the plugin {spec.name!r} names the preset folder {spec.folder!r} of {spec.package!r}, which does not exist",
-        hint="install the plugin again, or leave it out with SORA_PLUGINS",
-    )
 
 
 # -- reading -----------------------------------------------------------------------------------------------------

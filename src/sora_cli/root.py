@@ -118,7 +118,8 @@ class RootGroup(Group):
             return args[0], _command_of(module.app, args[0]), args[1:]
         plugin_command = self._plugin_commands().get(args[0])
         if plugin_command is not None:
-            return args[0], _command_of(plugin_command.load(), args[0]), args[1:]
+            whose = f" of {plugin_command.package}"
+            return args[0], _command_of(plugin_command.load(), args[0], whose), args[1:]
         return super().resolve_command(ctx, args)
 
     def _plugin_commands(self) -> Mapping[str, PluginCommand]:
@@ -131,10 +132,10 @@ def _listed(name: str, summary: str, panel: str) -> TyperCommand:
     return TyperCommand(name, help=summary, rich_help_panel=panel)
 
 
-def _command_of(app: Any, name: str) -> Command:
+def _command_of(app: Any, name: str, whose: str = "") -> Command:
     try:
         command = get_command(app)
     except (RuntimeError, AttributeError, TypeError) as reason:
-        raise UsageError(f"the command {name!r} is not a Typer app with commands", hint=str(reason)) from reason
+        raise UsageError(f"the command {name!r}{whose} is not a Typer app with commands", hint=str(reason)) from reason
     command.name = name
     return command

@@ -45,6 +45,7 @@ ANSWERS = [
     (["generate", "--scheduler"], "r", {"rectified_flow"}),
     (["generate", "--dtype"], "b", {"bf16"}),
     (["generate", "--preset"], "por", {"portrait"}),
+    (["generate", "--preset"], "fake", {"fake-long"}),
     (["generate", "--parallel"], "s", {"single"}),
     (["generate", "--attention"], "sd", {"sdpa"}),
     (["generate", "--vae"], "fa", {"fake"}),

@@ -22,7 +22,10 @@ BROKEN = {
     "exit": ("raise SystemExit(3)", "does not import: SystemExit: 3"),
     "syntax": ("def (:", "does not import: SyntaxError"),
     "misspelt": (GOOD.replace("sora_schedulers", "sora_schedulerz"), "unknown hook sora_schedulerz()"),
-    "arguments": (GOOD.replace("sora_schedulers()", "sora_schedulers(registry)"), "registry"),
+    "arguments": (
+        GOOD.replace("sora_schedulers()", "sora_schedulers(registry)"),
+        "sora_schedulers(registry): hooks take no arguments",
+    ),
     "raises": (
         GOOD.replace("return [", "raise ValueError('no luck') #"),
         "sora_schedulers() raised ValueError: no luck",
@@ -30,6 +33,24 @@ BROKEN = {
     "nothing": (GOOD.replace("return [", "x = ["), "sora_schedulers() returned NoneType, not a list"),
     "other": (GOOD.replace("SchedulerSpec(", "dict("), "returned a list with dict, not SchedulerSpec"),
     "spec": (GOOD.replace("prediction=", "predicts="), "sora_schedulers() raised TypeError"),
+    "unmarked": (GOOD.replace("@hookimpl", ""), "sora_schedulers() is not marked with @hookimpl"),
+    "text": (
+        GOOD.replace("prediction=", "needs='torch', prediction="),
+        "SchedulerSpec 'good': needs must be a tuple of str, not 'torch'",
+    ),
+    "choice": (GOOD.replace('"noise"', '"speed"'), "prediction must be 'velocity' or 'noise' or 'sample', not 'speed'"),
+    "twice": (GOOD.replace("prediction=", "aliases=('good',), prediction="), "gives the scheduler name 'good' twice"),
+    "presets": (
+        "from sora_cli import PresetSource, hookimpl\n@hookimpl\ndef sora_presets():\n"
+        "    return [PresetSource(name='x', summary='s', package='a_package_nobody_has')]",
+        "PresetSource 'x': 'a_package_nobody_has' has no folder 'presets'",
+    ),
+    "weights": (
+        "from sora_cli import UpscalerSpec, Weights, hookimpl\n@hookimpl\ndef sora_upscalers():\n"
+        "    return [UpscalerSpec(name='x', summary='s', target='a:b', weights=Weights(package='a', files='x.bin'))]",
+        "UpscalerSpec 'x': weights: files must be a tuple of str, not 'x.bin'",
+    ),
+    "target": (GOOD.replace("target=", "target='no colon' or "), "target must be 'package.module:attribute'"),
     "generator": (GOOD.replace("return [", "yield ["), "returned generator, not a list"),
 }
 
@@ -48,7 +69,7 @@ def test_a_broken_plugin_is_named_with_its_reason_and_stops_nobody(fault: str, i
     [broken] = [row for row in rows if row["status"] == "broken"]
     assert broken["name"] == "bad"
     assert reason in broken["summary"]
-    assert listed.err.count("plugin 'bad' is skipped") == 1
+    assert listed.err.count("plugin 'bad' (sora-bad 1.0) is skipped") == 1
     assert reason in listed.err
     assert sora("presets", "list").code == 0
 
@@ -58,7 +79,8 @@ def test_a_misspelt_hook_gets_a_suggestion(install_plugin) -> None:
     warnings: list[str] = []
     Plugins.load(warn=warnings.append)
     assert warnings == [
-        "plugin 'bad' is skipped: unknown hook sora_schedulerz(), did you mean 'sora_schedulers'?",
+        "plugin 'bad' (sora-bad 1.0) is skipped: unknown hook sora_schedulerz(), did you mean 'sora_schedulers'?\n"
+        "  update or uninstall it",
     ]
 
 
@@ -66,7 +88,7 @@ def test_two_plugins_with_one_spec_name_are_an_error_naming_both(install_plugin,
     install_plugin("one", GOOD)
     install_plugin("two", GOOD)
     with pytest.raises(UsageError, match="plugins 'one' and 'two' both claim the scheduler name 'good'"):
-        get_plugins().specs("scheduler")
+        get_plugins().get("scheduler", "good")
     listed = sora("plugins", "list", "--json")
     assert listed.code == 2
     assert "'one' and 'two'" in listed.err
@@ -78,13 +100,26 @@ def test_an_alias_clashes_like_a_name(install_plugin) -> None:
     install_plugin("one", GOOD)
     install_plugin("two", GOOD.replace('name="good"', 'name="fine", aliases=("good",)'))
     with pytest.raises(UsageError, match="both claim the scheduler name 'good'"):
-        get_plugins().specs("scheduler")
+        get_plugins().get("scheduler", "good")
+    # The other name of the second is its own.
+    assert get_plugins().get("scheduler", "fine").aliases == ("good",)
 
 
-def test_one_plugin_claiming_a_name_twice_is_told_so(install_plugin) -> None:
-    install_plugin("one", GOOD.replace('name="good"', 'name="good", aliases=("good",)'))
-    with pytest.raises(UsageError, match="plugin 'one' claims the scheduler name 'good' twice"):
-        get_plugins().specs("scheduler")
+def test_an_entry_point_that_names_a_class_is_told_so() -> None:
+    points = [EntryPoint("bad", "pathlib:Path", "sora")]
+    plugins = Plugins.load(entry_points=points, warn=lambda text: None)
+    assert [each.reason for each in plugins.broken] == [
+        "its entry point names the class Path; name a module or an instance"
+    ]
+
+
+def test_debug_shows_where_a_plugin_fails(install_plugin, sora) -> None:
+    install_plugin("bad", BROKEN["raises"][0])
+    assert "Traceback" not in sora("plugins", "list").err
+    assert "--debug shows the traceback" in sora("plugins", "list").err
+    shown = sora("--debug", "plugins", "list").err
+    assert "Traceback" in shown
+    assert "sora_bad_module.py" in shown
 
 
 def test_two_packages_with_one_plugin_name_are_both_skipped(install_plugin) -> None:
@@ -191,8 +226,9 @@ def test_a_clash_of_one_kind_hides_nothing_else(install_plugin, sora) -> None:
     assert json.loads(shown.out)[0]["module"] == "sora_one_module"
     assert sora("plugins", "show", "nano").code == 0
     clash = "plugins 'one' and 'two' both claim the scheduler name 'good'"
-    assert sora("plugins", "show", "good").err.startswith(f"error: {clash}\n")
-    assert sora("generate", "x", "-m", "nano", "--dry-run").err.startswith(f"error: {clash}\n")
+    assert f"error: {clash}\n" in sora("plugins", "show", "good").err
+    assert f"error: {clash}\n" in sora("generate", "x", "-m", "nano", "--scheduler", "good", "--dry-run").err
+    assert sora("generate", "x", "-m", "nano", "--dry-run").code == 0
 
 
 def test_doctor_reports_clashes_and_goes_on(install_plugin, sora, monkeypatch: pytest.MonkeyPatch) -> None:

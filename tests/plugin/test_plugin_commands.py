@@ -65,14 +65,14 @@ def test_a_command_that_does_not_import_says_whose_it_is(install_plugin, sora) -
     assert "Broken." in sora("--help").out
     finished = sora("bad-one")
     assert finished.code == 1
-    assert "error: the plugin command 'bad-one' of sora-bad cannot be loaded: ModuleNotFoundError" in finished.err
+    assert "error: the plugin command 'bad-one' of sora-bad 1.0 cannot be loaded: ModuleNotFoundError" in finished.err
 
 
 def test_a_command_that_is_no_typer_app_is_an_error(install_plugin, sora) -> None:
     install_plugin("bad", '"""Broken."""\napp = 3', command="bad-one")
     finished = sora("bad-one")
     assert finished.code == 2
-    assert "error: the command 'bad-one' is not a Typer app with commands" in finished.err
+    assert "error: the command 'bad-one' of sora-bad 1.0 is not a Typer app with commands" in finished.err
 
 
 @pytest.mark.parametrize(

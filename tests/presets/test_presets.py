@@ -141,14 +141,20 @@ def test_a_plugin_adds_presets(package):
 
 
 def test_two_presets_of_one_name(package):
+    plugins = package({"generate/fast.yaml": "", "generate/moody.yaml": ""})
     with pytest.raises(SoraError, match="two generate presets are called 'fast': one of sora, one of preset_package"):
-        list_presets(package({"generate/fast.yaml": ""}))
+        load_preset("generate", "fast", plugins)
+    problems = {info.name: info.problem for info in list_presets(plugins) if info.kind == "generate"}
+    assert problems["fast"] == "preset_package has a preset of this name too"
+    assert problems["moody"] is None
+    assert load_preset("generate", "moody", plugins) == {}
 
 
-def test_a_folder_that_is_not_there():
-    plugins = Plugins(presets=[PresetSource(name="extra", summary="s", package="sora_cli", folder="nothing")])
-    with pytest.raises(SoraError, match="'extra' names the preset folder 'nothing'"):
-        list_presets(plugins)
+def test_a_recipe_that_is_no_yaml_is_a_problem_of_its_own(package):
+    plugins = package({"train/broken.yaml": "model: {name: [}", "generate/moody.yaml": ""})
+    [info] = [info for info in list_presets(plugins) if info.name == "broken"]
+    assert "broken.yaml" in str(info.problem)
+    assert load_preset("generate", "moody", plugins) == {}
 
 
 # -- validation ----------------------------------------------------------------------------------------------------

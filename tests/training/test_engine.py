@@ -6,7 +6,8 @@ import pytest
 import torch
 from opensora_tiny import NETWORK
 
-from sora_cli.training.engine import Engine, EngineOptions, LossScale, use_gradient_checkpointing
+from sora_cli.errors import UsageError
+from sora_cli.training.engine import Engine, EngineOptions, LossScale, compile_blocks, use_gradient_checkpointing
 from sora_plugins.stdit.stdit3 import build
 
 CONFIG = {**NETWORK, "depth": 2, "class_dropout_prob": 0.0}
@@ -93,3 +94,11 @@ def test_the_average_follows_the_masters():
     torch.testing.assert_close(engine.ema.average[name], (start + engine.optimizer.masters[name].detach()) / 2)
     assert engine.network.get_parameter(name).dtype == torch.bfloat16
     assert engine.ema.average[name].dtype == torch.float32
+
+
+def test_a_network_without_blocks_is_trained_as_it_is() -> None:
+    network = torch.nn.Linear(2, 2)
+    use_gradient_checkpointing(network)
+    assert network(torch.ones(1, 2)).requires_grad
+    with pytest.raises(UsageError, match=r"compile works on the blocks of a network, and Linear has no blocks\(\)"):
+        compile_blocks(network)

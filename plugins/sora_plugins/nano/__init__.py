@@ -69,7 +69,6 @@ def sora_vaes() -> list[VAESpec]:
             piece_frames=4,
             leading_frames=1,
             context_latents=8,  # two of each of the four causal mixes
-            is_sampled=False,
             weights=_weights("autoencoder.safetensors"),
         )
     ]

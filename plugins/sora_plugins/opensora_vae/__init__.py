@@ -23,6 +23,7 @@ def sora_vaes() -> list[VAESpec]:
             train="sora_plugins.opensora_vae.weights:build",
             start="sora_plugins.opensora_vae.weights:start",
             piece_frames=MICRO_FRAME_SIZE,
+            is_sampled=True,
             rank=10,
             weights=Weights(
                 repo="hpcai-tech/OpenSora-VAE-v1.2",

@@ -28,6 +28,7 @@ def _spec(name: str, summary: str, weights: Weights, latents: str = "") -> VAESp
         latents=latents,
         train="sora_plugins.sd_vae.weights:build",
         start="sora_plugins.sd_vae.weights:start",
+        is_sampled=True,
         weights=weights,
         memory="sora_plugins.sd_vae.memory:decode_memory",
     )
@@ -68,6 +69,7 @@ def sora_vaes() -> list[VAESpec]:
             latent_frames=_every_frame,
             latents=LATENTS,
             decoded_together=CHUNK,
+            is_sampled=True,
             weights=Weights(
                 repo="maxin-cn/Latte-1", files=tuple(f"vae_temporal_decoder/{name}" for name in FILES), size_gib=0.36
             ),

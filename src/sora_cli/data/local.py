@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from sora_cli.errors import EXIT_FAILED, MissingError, SoraError, StopError
 from sora_cli.launch.parent import end_with_parent
+from sora_cli.plugin.blame import culprit
 
 from .work import Job, Made, Outcome, Row, RowFunction, Work
 
@@ -241,4 +242,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, SoraError):
         return error.message
     text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    place = culprit(error)
+    return ": ".join([*([place] if place else []), type(error).__name__, *text[:1]])

@@ -20,6 +20,7 @@ from typing import Any
 from sora_cli.config.files import Document, read_yaml
 from sora_cli.console import get_console
 from sora_cli.errors import SoraError, UsageError, did_you_mean
+from sora_cli.plugin.manager import get_plugins
 from sora_cli.presets import find_preset
 
 from .clip_folder import ClipFolder
@@ -83,7 +84,7 @@ class Step:
 def read_plan(plan: str) -> Document:
     """A plan file, or a preset of kind data. Raises UsageError."""
     path = Path(plan).expanduser()
-    return read_yaml(path if path.suffix in (".yaml", ".yml") else find_preset("data", plan).path)
+    return read_yaml(path if path.suffix in (".yaml", ".yml") else find_preset("data", plan, get_plugins()).path)
 
 
 def make_steps(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from sora_cli.config.checks import complete_options
 from sora_cli.console import get_console
 from sora_cli.errors import SoraError, UsageError
 from sora_cli.files import write_text
+from sora_cli.plugin.blame import in_words
 from sora_cli.plugin.manager import get_plugins, load_attribute
 from sora_cli.plugin.specs import DataToolSpec
 from sora_cli.weights.locate import part_files
@@ -155,6 +157,7 @@ def make_scorer(options: Mapping[str, Any], device: str) -> RowFunction:
     plugins = get_plugins()
     scorers: dict[str, Scorer] = {}
     columns: dict[str, tuple[str, ...]] = {}
+    texts: set[str] = set()
     for each in options["scorers"]:
         spec = plugins.get("scorer", each["name"])
         assert isinstance(spec, DataToolSpec)
@@ -166,8 +169,9 @@ def make_scorer(options: Mapping[str, Any], device: str) -> RowFunction:
         except SoraError:
             raise
         except Exception as error:  # a scorer may be anybody's
-            raise SoraError(f"the scorer {spec.name} does not start: {type(error).__name__}: {error}") from error
+            raise SoraError(f"the scorer {spec.name} does not start: {in_words(error)}") from error
         columns[spec.name] = one.columns
+        texts.update(spec.text_columns)
     names = [*(name for own in columns.values() for name in own), REASON]
 
     def work(rows: Sequence[Row]) -> list[Made]:
@@ -189,7 +193,13 @@ def make_scorer(options: Mapping[str, Any], device: str) -> RowFunction:
         for scorer, tool in scorers.items():
             good = [(place, clip[scorer]) for place, clip in enumerate(opened) if not isinstance(clip, str)]
             for (place, _), scores in zip(good, _score(tool, [clip for _, clip in good]), strict=True):
-                made[place].update({name: scores.get(name) for name in columns[scorer]})
+                for name in columns[scorer]:
+                    value, wanted = scores.get(name), str if name in texts else Real
+                    if value is None or isinstance(value, wanted):
+                        made[place][name] = value
+                    else:
+                        kind = "text" if name in texts else "a number"
+                        reasons[place].append(f"{scorer}: {name} is {value!r}, not {kind}")
                 if scores.get("reason"):
                     reasons[place].append(f"{scorer}: {scores['reason']}")
                 if unknown := sorted(set(scores) - {*columns[scorer], "reason"}):
@@ -209,7 +219,10 @@ def _score(scorer: Scorer, clips: Sequence[ClipFrames]) -> list[dict[str, Any]]:
     if not clips:
         return []
     try:
-        return [dict(each) for each in scorer.score(clips)]
+        found = [dict(each) for each in scorer.score(clips)]
+        if len(found) != len(clips):
+            raise SoraError(f"it gave {len(found)} scores for {len(clips)} clips")
+        return found
     except Exception as error:  # a scorer may be anybody's
         if len(clips) == 1:
             return [{"reason": error.message if isinstance(error, SoraError) else f"{type(error).__name__}: {error}"}]

@@ -20,6 +20,7 @@ from sora_cli.config.files import Document, read_yaml
 from sora_cli.config.layers import Problem, flatten, nest, raise_problems, settings_in
 from sora_cli.config.schema import GenerateConfig, Score, Section
 from sora_cli.errors import UsageError, did_you_mean, unknown_name
+from sora_cli.plugin.manager import get_plugins
 from sora_cli.presets import find_preset, read_table
 from sora_cli.text.prompts import parse_prompt, read_prompts
 from sora_cli.video.media import is_image, is_video
@@ -89,7 +90,7 @@ def read_human_plan(plan: str) -> HumanPlan:
     """A plan file (.yaml), or a preset of kind human. Raises UsageError that names file, line and key."""
     path = Path(plan).expanduser()
     if path.suffix not in (".yaml", ".yml"):
-        path = find_preset("human", plan).path
+        path = find_preset("human", plan, get_plugins()).path
     document = read_yaml(path)
     data = document.data
     known = ("base", "seed", "inputs", "tasks", *SECTIONS)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sora_cli.errors import SoraError, UsageError
+from sora_cli.plugin.blame import wrong_result
 from sora_cli.plugin.manager import get_plugins
 from sora_cli.plugin.specs import MetricSpec
 from sora_cli.weights.locate import LocatedWeights, locate_parts, part_files, weights_present
@@ -115,9 +116,14 @@ class Values:
                 ours = ours[-1:]
             if video.shape[2] and ours[0].shape[2] > metric.overlap:
                 try:
-                    self._values[name] += metric(*ours)[0].tolist()
+                    values = metric(*ours)
                 except ValueError as error:
                     raise SoraError(f"{name}: {error}", hint="choose other measures with --metric") from error
+                wanted = (1, ours[0].shape[2] - metric.overlap)
+                if getattr(values, "shape", None) != wanted:
+                    gave = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+                    raise wrong_result(spec, f"gave values {gave}, not {wanted}")
+                self._values[name] += values[0].tolist()
         if self._overlap:
             tails = tuple(each[:, :, -self._overlap :] for each in piece)
             if self._before is not None:  # a piece may be shorter than that

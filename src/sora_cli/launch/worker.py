@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from sora_cli.errors import EXIT_INTERRUPTED, SoraError
+from sora_cli.plugin.blame import hint_of, in_words
 
 from .events import LostConnectionError, events_path, use_event_console
 
@@ -37,7 +38,7 @@ def main(run_file: Path) -> int:
         if "gloo/transport" in str(error) or type(error).__name__.startswith("Dist"):
             console.error(LostConnectionError(f"process {rank} has no connection to the others", hint=str(error)))
             return 1
-        console.error(SoraError(f"process {rank}: {type(error).__name__}: {error}", hint="--debug shows the traceback"))
+        console.error(SoraError(f"process {rank}: {in_words(error)}", hint="\n".join(hint_of(error))))
         return 1
     return 0
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from sora_cli.errors import SoraError
 
-from .selection import COMMAND_GROUP, PLUGIN_GROUP, installed, owners, provider, selected
+from .selection import COMMAND_GROUP, PLUGIN_GROUP, installed, owners, package_of, provider, selected
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class PluginCommand:
         """The first line of the module's docstring, or the package it comes from when there is none."""
         return first_docstring_line(self.point.module) or f"from {provider(self.point)}"
 
+    @property
+    def package(self) -> str:
+        """The package it comes from, with its version."""
+        return package_of(self.point)
+
     def load(self) -> Any:
         """Import the Typer app; a SoraError naming the package when that fails."""
         try:
@@ -41,7 +46,7 @@ class PluginCommand:
             raise
         except (Exception, SystemExit) as reason:
             raise SoraError(
-                f"the plugin command {self.name!r} of {provider(self.point)} cannot be loaded: "
+                f"the plugin command {self.name!r} of {self.package} cannot be loaded: "
                 f"{type(reason).__name__}: {reason}",
                 hint="the other commands work; run with --debug for the traceback",
             ) from reason

@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sora_cli.errors import SoraError, unknown_name
+from sora_cli.errors import SoraError, UsageError, unknown_name
 
 from .commands import find_plugin_commands
 from .kinds import KINDS
 from .manager import Plugins, load_attribute
 from .model_facts import class_names, model_facts
-from .selection import provider
+from .selection import package_of, provider
 from .specs import ModelSpec, Spec, TextEncoderSpec
 
 COMMAND_KIND = "command"
@@ -22,7 +22,7 @@ FIRST = ("kind", "plugin", "package", "name", "summary", "aliases", "status", "t
 
 
 class Listing(NamedTuple):
-    """Rows for the table, and the kinds that cannot be listed because two plugins claim one name."""
+    """Rows for the table, and what is wrong with the names that two plugins claim."""
 
     rows: list[dict[str, Any]]
     errors: list[SoraError]
@@ -43,7 +43,7 @@ def list_plugins(plugins: Plugins, kind: str | None, built_in: frozenset[str]) -
     known = [*KINDS, COMMAND_KIND, PLUGIN_KIND]
     if kind is not None and kind not in known:
         raise unknown_name("plugin kind", kind, known)
-    by_kind, errors = _usable(plugins, kind)
+    by_kind, clashes = _usable(plugins, kind)
     rows = [_spec_row(plugins, each, spec) for each, specs in by_kind.items() for spec in specs.values()]
     if kind in (None, COMMAND_KIND):
         rows.extend(
@@ -59,17 +59,17 @@ def list_plugins(plugins: Plugins, kind: str | None, built_in: frozenset[str]) -
         )
     if kind in (None, PLUGIN_KIND):
         rows.extend(_row(PLUGIN_KIND, name, reason, [name], "broken") for name, reason in broken.items())
-    return Listing(rows, errors)
+    return Listing(rows, list(clashes.values()))
 
 
 def describe_plugins(plugins: Plugins, name: str, kind: str | None, built_in: frozenset[str]) -> list[Description]:
     """Everything called `name` (an alias counts): specs of all kinds, or of one, and the plugin itself.
 
-    A kind in which two plugins claim one name is an error only when nothing else is called `name`.
+    That two plugins claim `name` is an error only when nothing else is called so.
     """
     found = []
     words: set[str] = set()
-    by_kind, errors = _usable(plugins, kind)
+    by_kind, clashes = _usable(plugins, kind)
     for each, specs in by_kind.items():
         for spec in specs.values():
             words.update((spec.name, *spec.aliases))
@@ -86,24 +86,19 @@ def describe_plugins(plugins: Plugins, name: str, kind: str | None, built_in: fr
         words.update(plugins.points)
         if name in plugins.points:
             found.append(Description(f"plugin {name}", _plugin_record(plugins, name)))
-    if not found and errors:
-        raise errors[0]
+    if not found and name in clashes:
+        raise clashes[name]
     if not found:
         see = "sora plugins list" + (f" --kind {kind}" if kind else "")
         raise unknown_name(kind or "plugin or name", name, words, see=see)
     return found
 
 
-def _usable(plugins: Plugins, kind: str | None) -> tuple[dict[str, Mapping[str, Spec]], list[SoraError]]:
-    """Specs of one kind, or of all, and what is wrong with the kinds in which two plugins claim one name."""
-    by_kind: dict[str, Mapping[str, Spec]] = {}
-    errors: list[SoraError] = []
-    for each in KINDS if kind is None else [kind] if kind in KINDS else []:
-        try:
-            by_kind[each] = plugins.specs(each)
-        except SoraError as clash:
-            errors.append(clash)
-    return by_kind, errors
+def _usable(plugins: Plugins, kind: str | None) -> tuple[dict[str, Mapping[str, Spec]], dict[str, UsageError]]:
+    """Specs of one kind, or of all, and what is wrong with the names that two plugins claim."""
+    kinds = list(KINDS) if kind is None else [kind] if kind in KINDS else []
+    clashes = {name: clash for each in kinds for name, clash in plugins.clashes(each).items()}
+    return {each: plugins.specs(each) for each in kinds}, clashes
 
 
 def _row(kind: str, name: str, summary: str, plugins: list[str], status: str) -> dict[str, Any]:
@@ -119,7 +114,7 @@ def _spec_row(plugins: Plugins, kind: str, spec: Spec) -> dict[str, Any]:
 
 def _spec_record(plugins: Plugins, kind: str, spec: Spec) -> dict[str, Any]:
     owner = plugins.owner(kind, spec.name)
-    record: dict[str, Any] = {"kind": kind, "plugin": owner, "package": _package(plugins, owner)}
+    record: dict[str, Any] = {"kind": kind, "plugin": owner, "package": package_of(plugins.points[owner])}
     for field in dataclasses.fields(spec):
         record[field.name] = _plain(getattr(spec, field.name))
     missing = plugins.missing_packages(spec)
@@ -148,16 +143,11 @@ def _plugin_record(plugins: Plugins, name: str) -> dict[str, Any]:
         "kind": PLUGIN_KIND,
         "name": name,
         "module": plugins.points[name].value,
-        "package": _package(plugins, name),
+        "package": package_of(plugins.points[name]),
         "status": f"broken: {'; '.join(broken)}" if broken else "ready",
         "load_ms": round(plugins.load_ms.get(name, 0.0), 1),
         "provides": provides,
     }
-
-
-def _package(plugins: Plugins, name: str) -> str:
-    point = plugins.points[name]
-    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.module
 
 
 def _option_lines(target: str, what: str) -> dict[str, str]:

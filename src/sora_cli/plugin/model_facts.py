@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.resources
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sora_cli.config.files import read_yaml
 from sora_cli.errors import SoraError, UsageError
-from sora_cli.presets import list_presets, load_preset
+from sora_cli.presets import list_presets, load_preset, model_named
 
 from .manager import Plugins, load_attribute
 from .specs import ModelSpec, Spec, TextEncoderSpec
@@ -140,12 +140,12 @@ def _without_empty(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _presets_that_name(plugins: Plugins, spec: ModelSpec) -> list[str]:
     """The presets for `--preset` that choose the model."""
-    chosen = {
-        info.name: (read_yaml(info.path).data or {}).get("model")
-        for info in list_presets(plugins)
-        if info.kind == "generate"
-    }
-    return [name for name, model in chosen.items() if (model or {}).get("name") in (spec.name, *spec.aliases)]
+    chosen = {}
+    for info in list_presets(plugins):
+        if info.kind == "generate":
+            with contextlib.suppress(SoraError):  # `sora presets show` says what is wrong with it
+                chosen[info.name] = model_named(info)
+    return [name for name, model in chosen.items() if model in (spec.name, *spec.aliases)]
 
 
 def _installed(plugins: Plugins, kind: str, name: str) -> Spec | None:

@@ -43,6 +43,11 @@ def provider(point: EntryPoint) -> str:
     return point.dist.name if point.dist is not None else point.module
 
 
+def package_of(point: EntryPoint) -> str:
+    """The installed package an entry point comes from, with its version, or its module when that is not known."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.module
+
+
 def owners(command: EntryPoint, plugins: Iterable[EntryPoint]) -> frozenset[str]:
     """The plugins that the command of a plugin belongs to, for SORA_PLUGINS.
 
@@ -50,14 +55,15 @@ def owners(command: EntryPoint, plugins: Iterable[EntryPoint]) -> frozenset[str]
     `sora_plugins.nano.commands` belongs to the plugin in `sora_plugins.nano`. Several with equally long starts: any
     of them. A command that shares not even the top-level package with a plugin goes by its own name.
     """
-    shared = {point.name: _shared_parts(command.module, point.module) for point in plugins}
+    shared = {point.name: shared_parts(command.module, point.module) for point in plugins}
     longest = max(shared.values(), default=0)
     if longest == 0:
         return frozenset({command.name})
     return frozenset(name for name, length in shared.items() if length == longest)
 
 
-def _shared_parts(first: str, second: str) -> int:
+def shared_parts(first: str, second: str) -> int:
+    """How many parts two names of modules have in common at their start."""
     count = 0
     for one, other in zip(first.split("."), second.split("."), strict=False):
         if one != other:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +203,7 @@ class VAESpec(Spec):
     context_latents: int = 0
     """Latent frames before a latent frame that its pixels depend on, so that a clip can be decoded from the middle; 0
     where pieces are decoded independently of each other."""
-    is_sampled: bool = True
+    is_sampled: bool = False
     """Whether `encode` has `sample`: draw the latents from a posterior, or take its mean."""
     rank: int = 0
     """`--vae auto` takes the highest rank whose weights are on the machine."""
@@ -253,7 +255,7 @@ class SchedulerSpec(Spec):
     """
 
     target: str
-    prediction: str
+    prediction: Literal["velocity", "noise", "sample"]
     options: str | None = None
     default_steps: int = 30
     trained_by: str | None = None
@@ -283,8 +285,8 @@ class ParallelismSpec(Spec):
 class DataToolSpec(Spec):
     """A cutter, scorer or captioner for the data commands. column: what it writes; value_range: of that column.
 
-    target of a scorer: `load(weights: Mapping[str, LocatedWeights], device, options) -> Scorer` (protocols); options:
-    an instance of the class that `options` names, None without one.
+    target: `load(weights: Mapping[str, LocatedWeights], device, options) -> Scorer`, Cutter or Captioner (protocols);
+    only scorers are given weights. options: an instance of the class that `options` names, None without one.
     """
 
     target: str
@@ -339,7 +341,7 @@ class MetricSpec(Spec):
     target: str
     unit: str
     higher_is_better: bool
-    subject: str = "pair"
+    subject: Literal["pair", "video", "sets"] = "pair"
     """What is measured: "pair", a video beside its original (Metric); "video", one alone (SingleMetric); "sets", two
     sets of videos (DistributionMetric)."""
     weights: Mapping[str, Weights] = field(default_factory=dict)
@@ -373,7 +375,7 @@ class DiscriminatorSpec(Spec):
     """
 
     target: str
-    takes: str
+    takes: Literal["frames", "clips"]
     options: str | None = None
     has_fixed_size: bool = False
 
@@ -384,6 +386,12 @@ class PresetSource(Spec):
 
     package: str
     folder: str = "presets"
+
+    def path(self) -> Path | None:
+        """The folder, None when it is not there."""
+        found = find_spec(self.package)
+        places = [Path(place) / self.folder for place in (found.submodule_search_locations or ())] if found else []
+        return next((place for place in places if place.is_dir()), None)
 
 
 @dataclass(frozen=True)

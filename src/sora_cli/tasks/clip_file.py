@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from sora_cli.plugin.blame import wrong_result
 from sora_cli.video.io import open_video, write_image
 from sora_cli.video.latents import to_frames
 from sora_cli.video.seams import FADE, LOOKED_AT, Seam, lead_to
@@ -38,7 +39,15 @@ def clip_file(plan: GeneratePlan, clip: Clip, upscaler: Upscaler | None) -> Iter
     output, size = plan.config.output, plan.shape.enlarged
 
     def enlarged(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return frames if upscaler is None or size is None else upscaler(frames, size)
+        if upscaler is None or size is None:
+            return frames
+        larger = upscaler(frames, size)
+        wanted = (len(frames), size.height, size.width, 3)
+        if getattr(larger, "shape", None) != wanted or larger.dtype != np.uint8:
+            assert plan.components.upscaler is not None  # it is what was loaded
+            gave = f"{getattr(larger, 'dtype', type(larger).__name__)} {getattr(larger, 'shape', '')}"
+            raise wrong_result(plan.components.upscaler, f"gave frames of {gave}, not uint8 {wanted}")
+        return larger
 
     if plan.is_image:
         pieces: list[NDArray[np.uint8]] = []

@@ -17,6 +17,7 @@ from sora_cli.acceleration.attention import choose_attention, set_attention
 from sora_cli.acceleration.offload import offload_blocks
 from sora_cli.console import get_console
 from sora_cli.errors import UsageError
+from sora_cli.plugin.blame import wrong_result
 from sora_cli.plugin.manager import load_attribute
 from sora_cli.plugin.protocols import Scheduler, TextEmbedding, TextEncoder, Upscaler, VideoAutoencoder
 from sora_cli.weights.load import load_network
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sora_cli.config.schema import DeviceName, DTypeName, ProcessesSection
     from sora_cli.launch.mesh import Team
     from sora_cli.plugin.manager import Plugins
+    from sora_cli.plugin.specs import TextEncoderSpec
     from sora_cli.weights.lora import LocatedLora
 
     from .plan import GeneratePlan
@@ -75,7 +77,7 @@ class Parts:
             if cut := getattr(encoder, "tokens_cut", lambda _: 0)(text):
                 start = textwrap.shorten(text, 60, placeholder=" ...")
                 get_console().warn(f"the last {cut} tokens of a prompt are not read, only its start: {start}")
-            embeddings, mask = encoder.encode([text])
+            embeddings, mask = _embedding(encoder.encode([text]), spec)
             length = int(mask[0].nonzero().max()) + 1
             rows.append(TextEmbedding(embeddings[0, :, :length].cpu(), _padded(mask[0].cpu(), length)))
         if offloaded is not None:
@@ -136,6 +138,21 @@ class Parts:
         """Give memory that is no longer used back to the device."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _embedding(found: Any, spec: TextEncoderSpec) -> TextEmbedding:
+    """What a text encoder gave for one prompt. Raises SoraError for anything else than its protocol says."""
+    tensors = tuple(found) if isinstance(found, (tuple, list)) else ()
+    if len(tensors) == 2 and all(isinstance(each, Tensor) for each in tensors):
+        embeddings, mask = tensors
+        if embeddings.ndim == 4 and mask.shape == (1, embeddings.shape[2]) and mask.any():
+            return TextEmbedding(embeddings, mask)
+        gave = (
+            f"embeddings {tuple(embeddings.shape)} and a mask {tuple(mask.shape)} of {int(mask.count_nonzero())} tokens"
+        )
+    else:
+        gave = type(found).__name__
+    raise wrong_result(spec, f"gave {gave} for a prompt, not embeddings (1, 1, L, D) and a mask (1, L) with ones")
 
 
 def load_model(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sora_cli.console import get_console
+from sora_cli.plugin.blame import wrong_result
 from sora_cli.video.latents import to_frames
 
 from .components import Parts, is_out_of_memory
@@ -58,13 +59,14 @@ class Continuation:
                 # An autoencoder of whole blocks decodes a little more than the clip at the right and bottom.
                 frames = to_frames(pixels[0, :, :, : shape.height, : shape.width])
                 if frames.shape[1:] != (shape.height, shape.width, 3):
-                    raise ValueError(f"{vae.name} decoded frames of {frames.shape[1:]}, not {shape}")
+                    wanted = (shape.height, shape.width, 3)
+                    raise wrong_result(vae, f"decoded frames of {frames.shape[1:]}, not {wanted}")
                 self._keep_frames(pixels)
                 done += len(frames)
                 yield frames
                 progress.update(done - known)
         if done != known + end - start:
-            raise ValueError(f"{vae.name} decoded {done} frames, not {known + end - start}")
+            raise wrong_result(vae, f"decoded {done} frames, not {known + end - start}")
         self._keep_latents(new)
 
     def _decode(self, stream: Tensor, num_frames: int, done: int) -> Iterator[Tensor]:

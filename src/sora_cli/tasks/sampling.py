@@ -18,6 +18,7 @@ from sora_cli.conditioning.loops import Ring
 from sora_cli.console import get_console
 from sora_cli.errors import NotEnoughMemoryError, UsageError
 from sora_cli.launch.mesh import Team
+from sora_cli.plugin.blame import wrong_result
 from sora_cli.plugin.manager import load_attribute
 from sora_cli.plugin.protocols import SampleRequest, TextEmbedding
 from sora_cli.video.latents import (
@@ -339,7 +340,7 @@ def _run_sampler(
                 ring.step = step
             progress.update(step)
 
-        return parts.scheduler.sample(
+        latents = parts.scheduler.sample(
             model,
             request,
             steps=plan.steps,
@@ -347,6 +348,13 @@ def _run_sampler(
             start_step=keeper.resumed_from,
             on_step=on_step,
         )
+    wanted = (len(request.noise), plan.latent_shape[0], *request.noise.shape[2:])
+    if not isinstance(latents, Tensor) or latents.shape != wanted:
+        gave = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+        raise wrong_result(plan.components.scheduler, f"sampled {gave}, not latents {wanted}")
+    if not torch.isfinite(latents).all():
+        get_console().warn(f"{title}: the latents are not finite, so the clip is nothing to look at; try --dtype fp32")
+    return latents
 
 
 class OneByOne:

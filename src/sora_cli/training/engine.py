@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sora_cli.console import get_console
+
 from .ema import Ema
-from .optimizer import MasterOptimizer
+from .optimizer import MasterOptimizer, blocks_of
 
 if TYPE_CHECKING:
     from sora_cli.launch.mesh import Team
@@ -184,11 +186,14 @@ class Engine:
 def use_gradient_checkpointing(network: Any, share: float = 1.0) -> None:
     """Compute blocks of a network again in the backward pass instead of keeping what they computed.
 
-    Chen et al. 2016, arXiv 1604.06174. The network must have `blocks()`, its large parts. share: of the blocks, evenly
-    spread; the others keep what they computed, for memory that is left.
+    Chen et al. 2016, arXiv 1604.06174. A network without `blocks()`, its large parts, is left as it is, and that is
+    said. share: of the blocks, evenly spread; the others keep what they computed, for memory that is left.
     """
     from torch.utils.checkpoint import checkpoint
 
+    if not hasattr(network, "blocks"):
+        get_console().note(f"{type(network).__name__} names no blocks(): nothing is computed again to save memory")
+        return
     for index, block in enumerate(network.blocks()):
         if int((index + 1) * share) > int(index * share):
             block.forward = _checkpointed(block.forward, checkpoint)
@@ -205,5 +210,5 @@ def _checkpointed(forward: Callable[..., Any], checkpoint: Callable[..., Any]) -
 
 def compile_blocks(network: Any) -> None:
     """Compile each block of a network with torch.compile; sizes may vary."""
-    for block in network.blocks():
+    for block in blocks_of(network, "compile"):
         block.compile(dynamic=True)

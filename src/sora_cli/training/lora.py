@@ -9,6 +9,8 @@ from torch import nn
 
 from sora_cli.errors import MissingError, UsageError
 
+from .optimizer import blocks_of
+
 if TYPE_CHECKING:
     from sora_cli.config.train_schema import LoraSettings
 
@@ -23,7 +25,8 @@ def use_lora(network: Any, settings: LoraSettings, seed: int) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise MissingError("--lora needs peft", hint="pip install 'sora-cli[train]'") from error
-    inside = {module for block in network.blocks() for module in block.modules()}
+    blocks = () if settings.targets else blocks_of(network, "--lora without model.lora.targets")
+    inside = {module for block in blocks for module in block.modules()}
     layers = [
         name
         for name, module in network.named_modules()

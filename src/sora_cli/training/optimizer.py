@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sora_cli.errors import MissingError
+from sora_cli.errors import MissingError, UsageError
 
 #: Added to the norm before it is compared with the limit.
 NORM_EPSILON = 1e-6
@@ -142,9 +142,20 @@ def _muon(parameters: Sequence[Tensor], weight_decay: float) -> torch.optim.Opti
     return torch.optim.Muon(parameters, lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
 
 
+def blocks_of(network: Any, wanted_by: str) -> Sequence[nn.Module]:
+    """The large parts of a network. Raises UsageError for one that does not name them."""
+    if not hasattr(network, "blocks"):
+        raise UsageError(
+            f"{wanted_by} works on the blocks of a network, and {type(network).__name__} has no blocks()",
+            hint="its plugin has to name them; see DiffusionModel in sora_cli.plugin.protocols",
+        )
+    blocks: Sequence[nn.Module] = network.blocks()
+    return blocks
+
+
 def matrix_names(network: Any) -> frozenset[str]:
     """Names of the weights of linear layers in the blocks of a network, as far as they are trained."""
-    inside = {module for block in network.blocks() for module in block.modules()}
+    inside = {module for block in blocks_of(network, "optimizer.name muon") for module in block.modules()}
     return frozenset(
         f"{name}.weight"
         for name, module in network.named_modules()
