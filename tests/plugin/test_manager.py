@@ -42,8 +42,8 @@ BROKEN = {
     "twice": (GOOD.replace("prediction=", "aliases=('good',), prediction="), "gives the scheduler name 'good' twice"),
     "presets": (
         "from sora_cli import PresetSource, hookimpl\n@hookimpl\ndef sora_presets():\n"
-        "    return [PresetSource(name='x', summary='s', package='a_package_nobody_has')]",
-        "PresetSource 'x': 'a_package_nobody_has' has no folder 'presets'",
+        "    return [PresetSource(name='x', summary='s', package='a_package_nobody_has.inner')]",
+        "PresetSource 'x': 'a_package_nobody_has.inner' has no folder 'presets'",
     ),
     "weights": (
         "from sora_cli import UpscalerSpec, Weights, hookimpl\n@hookimpl\ndef sora_upscalers():\n"

@@ -57,8 +57,8 @@ class ClassNames(Protocol):
 class VideoAutoencoder(Protocol):
     """Between pixels (B, 3, T, H, W) in [-1, 1] and latents (B, C, t, h, w), scaling included.
 
-    `encode` takes two more options where the spec says so: `sample: bool` with `is_sampled`, to draw the latents or take
-    their mean, and `continues: bool` with `leading_frames`, true for pieces behind the first. In training, pixels
+    `encode` takes two more options where the spec says so: `sample: bool` with `is_sampled`, to draw the latents or
+    take their mean, and `continues: bool` with `leading_frames`, true for pieces behind the first. In training, pixels
     come in the number format that is trained in, such as bfloat16.
 
     For `sora vae` it may have `unscaled(latents)`, latents before scaling; `reconstruct_frames(pixels, *, sample)`, the
@@ -321,9 +321,9 @@ class Captioner(Protocol):
 class DiffusionModel(Protocol):
     """The network. Called with x (B, C, T, H, W), timestep (B,), y (B, 1, L, D) and the conditioning by keyword.
 
-    It may have `blocks()`, see `TextEncoder`; training needs them for LoRA without targets, Muon and compilation, and to
-    compute them again for less memory. And it may have `encode_text(y, mask)`: what it returns is given as y at every
-    step, with mask None, so that the part that only sees the text runs once.
+    It may have `blocks()`, see `TextEncoder`; training needs them for LoRA without targets, Muon and compilation, and
+    to compute them again for less memory. And it may have `encode_text(y, mask)`: what it returns is given as y at
+    every step, with mask None, so that the part that only sees the text runs once.
     """
 
     def __call__(self, x: Tensor, timestep: Tensor, y: Tensor, **conditioning: Any) -> Tensor:

@@ -389,7 +389,10 @@ class PresetSource(Spec):
 
     def path(self) -> Path | None:
         """The folder, None when it is not there."""
-        found = find_spec(self.package)
+        try:
+            found = find_spec(self.package)
+        except (ImportError, ValueError):  # of a package in a package that is not there
+            return None
         places = [Path(place) / self.folder for place in (found.submodule_search_locations or ())] if found else []
         return next((place for place in places if place.is_dir()), None)
 
