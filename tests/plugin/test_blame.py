@@ -55,7 +55,7 @@ FAULTS = {
     "GivesNothing": f"scheduler 'GivesNothing' {WHOSE} sampled NoneType, not latents (1, 3, 5, 4, 6)",
     "GivesLess": f"scheduler 'GivesLess' {WHOSE} sampled (3, 5, 4, 6), not latents (1, 3, 5, 4, 6)",
     "TakesNothing": f"scheduler 'TakesNothing' {WHOSE}: its target cannot be called: too many positional arguments",
-    "HasNothing": f"scheduler 'HasNothing' {WHOSE}: its target gave HasNothing, without schedule, sample",
+    "HasNothing": f"scheduler 'HasNothing' {WHOSE}: its target gave HasNothing, without sample",
     "nowhere": "nowhere: sora_acme_module:nowhere cannot be imported: module 'sora_acme_module' has no attribute",
 }
 

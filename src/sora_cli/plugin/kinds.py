@@ -32,10 +32,10 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "model": Kind("sora_models", ModelSpec, "models", ("named_parameters", "null_text")),
+    "model": Kind("sora_models", ModelSpec, "models", ("named_parameters",)),
     "vae": Kind("sora_vaes", VAESpec, "autoencoders", ("decode",)),
     "text-encoder": Kind("sora_text_encoders", TextEncoderSpec, "text encoders", ("encode",)),
-    "scheduler": Kind("sora_schedulers", SchedulerSpec, "schedulers", ("schedule", "sample")),
+    "scheduler": Kind("sora_schedulers", SchedulerSpec, "schedulers", ("sample",)),
     "parallelism": Kind("sora_parallelism", ParallelismSpec, "ways to use several devices"),
     "cutter": Kind("sora_cutters", DataToolSpec, "scene cutters", ("is_rough", "frame_size", "scenes")),
     "scorer": Kind("sora_scorers", DataToolSpec, "clip scorers", ("frames", "score")),
