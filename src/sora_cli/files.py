@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .errors import UsageError
@@ -25,6 +27,41 @@ def write_text(path: Path, text: str) -> None:
         raise write_failed(path, error) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def claimed(path: Path, *, is_folder: bool = False) -> Iterator[None]:
+    """Keep other processes that ask from a file or folder until it is renamed or removed; it is made if not there.
+
+    Raises BlockingIOError while another process has it, and the OSError of what cannot be made or opened.
+    """
+    while (descriptor := _claim(path, is_folder=is_folder)) is None:
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _claim(path: Path, *, is_folder: bool) -> int | None:
+    """A descriptor that holds it; None when the process that had it has just renamed or removed it."""
+    import fcntl
+
+    if is_folder:
+        path.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise BlockingIOError(errno.EWOULDBLOCK, "another process is writing it", str(path)) from None
+    except OSError:
+        pass  # a file system without locks
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+    os.close(descriptor)
+    return None
 
 
 def check_files(paths: Sequence[str | Path]) -> None:

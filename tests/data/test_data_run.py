@@ -108,6 +108,10 @@ def test_a_table_that_was_edited_is_kept(films, capfd):
     code, _, errors = run(capfd, films)
     assert code == 0, errors
     assert (films / "out/clips.before.csv").read_text() == edited
+    again = edited + "\n"
+    (films / "out/clips.csv").write_text(again)
+    assert run(capfd, films)[0] == 0
+    assert [(films / f"out/clips.before{n}.csv").read_text() for n in ("", 1)] == [edited, again]
 
 
 def test_a_step_that_fails_says_so(films, capfd):

@@ -46,6 +46,32 @@ def train(sora: Callable[..., Any], weights: list[str]) -> Callable[..., Any]:
     return run
 
 
+def test_an_export_replaces_exports_only(sora: Callable[..., Any], train: Callable[..., Any]) -> None:
+    train()
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("precious")
+    for place, words in {
+        "mine": "holds other files, which would be lost: notes.txt",
+        "run": "holds other files, which would be lost",
+        ".": "holds other files, which would be lost",
+        "run/step-2": "belongs to the checkpoint",
+        "run/step-2/model.safetensors": "belongs to the checkpoint",
+    }.items():
+        done = sora("train", "export", "run", "-o", place, "--overwrite")
+        assert done.code == 2, done.err
+        assert words in done.err
+    assert Path("mine/notes.txt").read_text() == "precious"
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+    Path("made.old").mkdir()
+    Path("made.old/mine").touch()
+    for _ in range(2):
+        assert sora("train", "export", "run", "-o", "made", "--overwrite").code == 0
+    assert sorted(path.name for path in Path("made").iterdir()) == ["config.json", "model.safetensors"]
+    assert Path("made.old/mine").exists()
+    assert not list(Path().glob(".made*"))
+
+
 def test_diffusers_loads_what_was_trained(sora: Callable[..., Any], train: Callable[..., Any]) -> None:
     from diffusers import PixArtTransformer2DModel
 
@@ -96,7 +122,7 @@ def test_what_is_there_stays(sora: Callable[..., Any], train: Callable[..., Any]
     train()
     export = ("train", "export", "run", "--format", "diffusers", "-o", "exported")
     Path("exported").mkdir()
-    Path("exported/mine.txt").write_text("mine")
+    Path("exported/config.json").write_text("mine")
     refused = sora(*export)
     assert (refused.code, "exported is there already" in refused.err) == (2, True)
 
@@ -107,8 +133,8 @@ def test_what_is_there_stays(sora: Callable[..., Any], train: Callable[..., Any]
     with monkeypatch.context() as patched:
         patched.setattr("sora_cli.weights.save.save_tensors", full)
         assert sora(*export, "--overwrite").code == 1
-    assert [path.name for path in Path().glob("exported*")] == ["exported"], "nothing half is left"
-    assert [path.name for path in Path("exported").iterdir()] == ["mine.txt"]
+    assert [path.name for path in Path().glob("*exported*")] == ["exported"], "nothing half is left"
+    assert [path.name for path in Path("exported").iterdir()] == ["config.json"]
     assert sora(*export, "--overwrite").code == 0
     assert (Path("exported") / "diffusion_pytorch_model.safetensors").is_file()
 

@@ -10,7 +10,6 @@ import contextlib
 import csv
 import dataclasses
 import io
-import os
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sora_cli import version
 from sora_cli.console import Progress, get_console
 from sora_cli.errors import UsageError, unknown_name
+from sora_cli.files import write_text
 from sora_cli.plugin.specs import Constraints
 from sora_cli.tasks.output import OutputState, check_outputs, output_state, prepare_folders, settings_hash
 from sora_cli.video.settings import HASH_KEY
@@ -139,7 +139,7 @@ def run(job: RenderJob, *, overwrite: bool = False, dry_run: bool = False) -> No
         console.note(f"{len(clips) - len(pending)} of {len(clips)} clips are there already")
     if pending:
         _render_all(job, pending)
-    _write_table(table, text)
+    write_text(table, text)
     record = {"path": str(table), "rendered": len(pending), "kept": len(clips) - len(pending)}
     console.result(table, {**record, "clips": [dict(clip.row) for clip in clips]})
 
@@ -196,19 +196,6 @@ def _check_table(path: Path, text: str, *, overwrite: bool) -> None:
             hint="the folder was made with another seed, --count or --scene, or the table was edited\n"
             "choose another --output, or replace with --overwrite",
         )
-
-
-def _write_table(path: Path, text: str) -> None:
-    from sora_cli.video.io import partial_path, write_failed
-
-    partial = partial_path(path)
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise write_failed(path, error) from error
 
 
 def _render_all(job: RenderJob, clips: Sequence[SceneClip]) -> None:

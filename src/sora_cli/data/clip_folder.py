@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from sora_cli.errors import UsageError
+from sora_cli.files import claimed
 from sora_cli.video.io import partial_path
 
 from .addresses import check_store, find_objects, is_address, upload
@@ -47,6 +48,7 @@ class ClipFolder:
             else:
                 partial = _partial(Path(self.path(name)))
                 partial.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(claimed(partial))
                 stack.callback(_remove, partial)
             yield partial
             if partial.exists():
@@ -69,7 +71,8 @@ class ClipFolder:
             return
         hidden = [str(PurePath(name).with_name(f".{PurePath(name).name}")) for name in names]
         for file in self.files_like(hidden, rf"{ending}(?:\.partial)+"):
-            _remove(Path(file))
+            with contextlib.suppress(OSError), claimed(Path(file)):  # not those that another process is writing
+                _remove(Path(file))
 
     def _files(self, parent: str) -> list[str]:
         """What lies in one of its folders, sorted."""

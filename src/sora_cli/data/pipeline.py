@@ -8,6 +8,7 @@ predecessors are those of an earlier run is not run again.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 import subprocess
@@ -175,14 +176,15 @@ def _listing(sources: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _write_result(table: Path, result: Path) -> Path:
-    """The last table as CSV. It is made by the run, so an older one is replaced; one that was edited is kept beside."""
+    """The last table as CSV. An older one, made by the run, is replaced; each that was edited is kept beside."""
     from .tables import scan_tables, write_table
 
     mark = result.with_name(f".{result.name}.made")
     if result.exists():
         before = mark.read_text(encoding="utf-8") if mark.exists() else ""
         if hashlib.sha256(result.read_bytes()).hexdigest() != before:
-            kept = result.with_name(f"{result.stem}.before{result.suffix}")
+            names = (f"{result.stem}.before{number or ''}{result.suffix}" for number in itertools.count())
+            kept = next(path for path in map(result.with_name, names) if not path.exists())
             shutil.copy2(result, kept)
             get_console().warn(f"{result} was changed since it was made; it is kept as {kept}")
     write_table(scan_tables([str(table)]), result, overwrite=True)

@@ -16,7 +16,7 @@ from .addresses import check_store, is_address
 from .clip_folder import ClipFolder
 from .local import LocalEngine, available_cores
 from .tables import WRITTEN_SUFFIXES, check_output, real_place, scan_tables, table_places, write_table
-from .work import REASON, Engine, Results, Work, added_columns, do_work, new_rows, open_results, work_folder
+from .work import REASON, Engine, Results, Work, added_columns, do_work, kept_results, new_rows, work_folder
 
 if TYPE_CHECKING:
     import polars as pl
@@ -120,38 +120,38 @@ def run_step(
         console.note(f"dry run: {verb} {counted(frame.height, 'row')}; would write {output}")
         console.table(frame.head(20).to_dicts(), frame.columns, title=f"the first of {counted(frame.height, 'row')}")
         return
-    results = open_results(
+    with kept_results(
         output,
         work,
         restart=options.restart,
         restart_changed=options.restart_changed,
         overwrite=options.overwrite,
-    )
-    said: Mapping[str, Any] = {}
-    try:
-        do_work(frame, work, engine or options.make_engine(frame.height), results, verb=verb)
-    finally:
-        if report is not None:
-            said = report(results)
-    made, failed = _replaced(frame, work, results) if gives_rows else _added(frame, work, results, amend)
-    listed = _list_failed(failed, frame.height, output)
-    if frame.height and failed.height == frame.height:
-        again = results.end(keeps=options.keep_log)
-        raise SoraError(
-            f"of {counted(frame.height, 'row')} none succeeded, so {output} is not written",
-            hint="once the cause is mended, the same command tries them again" if again else None,
-        )
-    if not gives_rows and bad == "drop":
-        made = made.filter(made[REASON].is_null())
-    made = made.drop(REASON, *without, strict=False)
-    if finish is not None:
-        made = finish(made)
-    write_table(made, output, overwrite=options.overwrite)
-    if results.end(keeps=options.keep_log):
-        how = "`sora data run --retry-failed`" if options.restart_changed else "the same command with --overwrite"
-        console.note(f"{how} tries the rows that failed again, and no others")
-    record = {"path": str(output), "rows": made.height, "from_rows": frame.height, "bad": failed.height, **said}
-    console.result(output, {**record, "bad_rows": str(listed)} if failed.height else record)
+    ) as results:
+        said: Mapping[str, Any] = {}
+        try:
+            do_work(frame, work, engine or options.make_engine(frame.height), results, verb=verb)
+        finally:
+            if report is not None:
+                said = report(results)
+        made, failed = _replaced(frame, work, results) if gives_rows else _added(frame, work, results, amend)
+        listed = _list_failed(failed, frame.height, output)
+        if frame.height and failed.height == frame.height:
+            again = results.end(keeps=options.keep_log)
+            raise SoraError(
+                f"of {counted(frame.height, 'row')} none succeeded, so {output} is not written",
+                hint="once the cause is mended, the same command tries them again" if again else None,
+            )
+        if not gives_rows and bad == "drop":
+            made = made.filter(made[REASON].is_null())
+        made = made.drop(REASON, *without, strict=False)
+        if finish is not None:
+            made = finish(made)
+        write_table(made, output, overwrite=options.overwrite)
+        if results.end(keeps=options.keep_log):
+            how = "`sora data run --retry-failed`" if options.restart_changed else "the same command with --overwrite"
+            console.note(f"{how} tries the rows that failed again, and no others")
+        record = {"path": str(output), "rows": made.height, "from_rows": frame.height, "bad": failed.height, **said}
+        console.result(output, {**record, "bad_rows": str(listed)} if failed.height else record)
 
 
 def _list_failed(failed: pl.DataFrame, count: int, output: Path) -> Path:

@@ -8,6 +8,7 @@ are done, those that failed are taken out of the log: the next run tries them ag
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from sora_cli.console import counted, get_console
 from sora_cli.errors import SoraError, UsageError
-from sora_cli.files import write_text
+from sora_cli.files import claimed, write_text
 from sora_cli.video.io import write_failed
 
 if TYPE_CHECKING:
@@ -162,6 +163,17 @@ def work_folder(output: Path) -> Path:
     return output.with_name(f"{output.name}.work")
 
 
+@contextlib.contextmanager
+def kept_results(output: Path, work: Work, **settings: bool) -> Iterator[Results]:
+    """`open_results`, kept from other processes meanwhile. Raises SoraError while another one makes this output."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(claimed(work_folder(output), is_folder=True))
+        except OSError as error:
+            raise write_failed(output, error) from error
+        yield open_results(output, work, **settings)
+
+
 def open_results(
     output: Path,
     work: Work,
@@ -179,7 +191,8 @@ def open_results(
     """
     folder = work_folder(output)
     if restart:
-        shutil.rmtree(folder, ignore_errors=True)
+        for name in (LOG, SETTINGS):  # not the folder, which this process keeps from others
+            (folder / name).unlink(missing_ok=True)
     how = "--restart" if can_restart else f"remove {folder}"
     options = work.options if work.settings is None else work.settings
     settings = {"work": work.name, "options": json.loads(json.dumps(dict(options)))}

@@ -18,7 +18,7 @@ from sora_cli import version
 from sora_cli.console import counted, get_console
 from sora_cli.data.index import file_stamp
 from sora_cli.data.scoring import Chosen, choose_scorers, scorer_options
-from sora_cli.data.work import REASON, Results, Work, added_columns, do_work, open_results
+from sora_cli.data.work import REASON, Results, Work, added_columns, do_work, kept_results
 from sora_cli.errors import SoraError, UsageError, unknown_name
 from sora_cli.files import write_text
 from sora_cli.plugin.manager import get_plugins
@@ -260,7 +260,7 @@ def _log(work: Work, output: Path | None, *, overwrite: bool) -> Iterator[Result
     with contextlib.ExitStack() as stack:
         if output is None:
             output = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sora-"))) / "report.json"
-        results = open_results(output, work, restart_changed=overwrite, can_restart=False)
+        results = stack.enter_context(kept_results(output, work, restart_changed=overwrite, can_restart=False))
         try:
             yield results
         finally:

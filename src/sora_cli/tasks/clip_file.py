@@ -14,6 +14,7 @@ from sora_cli.video.latents import to_frames
 from sora_cli.video.seams import FADE, LOOKED_AT, Seam, lead_to
 
 from .given import source_frames
+from .output import check_outputs, output_state
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,6 +38,8 @@ def clip_file(plan: GeneratePlan, clip: Clip, upscaler: Upscaler | None) -> Iter
     nothing is.
     """
     output, size = plan.config.output, plan.shape.enlarged
+    # Another process may have made it meanwhile.
+    check_outputs({clip.path: output_state(clip.path, clip.settings_hash)}, overwrite=output.overwrite)
 
     def enlarged(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if upscaler is None or size is None:

@@ -14,6 +14,7 @@ from sora_cli.errors import UsageError
 from sora_cli.plugin.manager import get_plugins, load_attribute
 from sora_cli.plugin.specs import ModelSpec
 from sora_cli.training.run_folder import AVERAGED, LAST, RECORD, newest_checkpoint, problems_of, step_of
+from sora_cli.video.io import write_failed
 from sora_cli.weights.locate import CONFIG, TRAINED_WITH
 from sora_cli.weights.lora import ADAPTER, ADAPTER_CONFIG, METADATA, adapter_pairs, peft_config, peft_names
 
@@ -40,10 +41,11 @@ def export(
     """Write the weights of a run or a checkpoint, and print what was written.
 
     output: a .safetensors file, or a folder that gets config.json and model.safetensors, or the files of peft for an
-    adapter. layout: names and files of this program, or a folder that the model's class in diffusers loads. raw: the
-    weights as the last update left them instead of their average. dtype: fp32, bf16 or fp16 for weights; buffers stay
-    as they are. Raises UsageError for a source without a complete checkpoint and for a model that diffusers has not,
-    SoraError for a damaged one.
+    adapter. overwrite: replace a file, or a folder that holds nothing else than what this writes. layout: names and
+    files of this program, or a folder that the model's class in diffusers loads. raw: the weights as the last update
+    left them instead of their average. dtype: fp32, bf16 or fp16 for weights; buffers stay as they are. Raises
+    UsageError for a source without a complete checkpoint, for a model that diffusers has not and where other files
+    would be lost, SoraError for a damaged one.
     """
     from safetensors.torch import load_file
 
@@ -62,6 +64,7 @@ def export(
         raise UsageError(f"diffusers loads a folder, and {output} is a file", hint="leave .safetensors out")
     if output.exists() and not overwrite:
         raise UsageError(f"{output} is there already", hint="choose another name, or --overwrite")
+    _check_replaced(output, checkpoint)
     if problems := list(problems_of(checkpoint, check_content=True)):
         raise UsageError(f"the checkpoint {checkpoint} is damaged", hint="\n".join(problems))
     record = json.loads((checkpoint / RECORD).read_text(encoding="utf-8"))
@@ -89,6 +92,23 @@ def export(
     count = sum(tensor.numel() for tensor in tensors.values())
     get_console().note(f"{count:,} numbers of {checkpoint}, {'last' if raw else 'averaged'} weights in {dtype}")
     get_console().result(output, {"path": str(output), "step": step_of(checkpoint), "dtype": dtype, "raw": raw})
+
+
+def _check_replaced(output: Path, checkpoint: Path) -> None:
+    """Raise UsageError where files would go that no export wrote, or that belong to the checkpoint."""
+    if checkpoint.resolve() in (output.resolve(), *output.resolve().parents):
+        raise UsageError(f"{output} belongs to the checkpoint that is read", hint="choose another name")
+    written = {WEIGHTS, DIFFUSERS_WEIGHTS, CONFIG, ADAPTER, ADAPTER_CONFIG}
+    is_folder = output.is_dir()
+    others = sorted(each.name for each in output.iterdir() if each.name not in written) if is_folder else []
+    if is_folder and output.suffix == ".safetensors":
+        raise UsageError(f"{output} is a folder", hint="choose another name for the file")
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        raise UsageError(
+            f"{output} holds other files, which would be lost: {', '.join(others[:3])}{more}",
+            hint="choose another name",
+        )
 
 
 def _laid_out(
@@ -125,13 +145,14 @@ def _converter(record: Mapping[str, Any]) -> Converter:
 
 def _write(output: Path, write: Callable[[Path], None]) -> None:
     """Put a file or folder that `write` makes beside it in its place, whole or not at all."""
-    temporary = output.with_name(f"{output.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.unlink(missing_ok=True)
-    temporary.parent.mkdir(parents=True, exist_ok=True)
+    output = Path(os.path.abspath(output))  # "." has no name
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         _replace(temporary, output)
+    except OSError as error:
+        raise write_failed(output, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if temporary.is_file():
@@ -140,9 +161,13 @@ def _write(output: Path, write: Callable[[Path], None]) -> None:
 
 def _replace(temporary: Path, output: Path) -> None:
     if output.is_dir() and not output.is_symlink():
-        old = output.with_name(f"{output.name}.old")
+        old = output.with_name(f".{output.name}.{os.getpid()}.old")
         output.rename(old)
-        temporary.rename(output)
+        try:
+            temporary.rename(output)
+        except BaseException:
+            old.rename(output)
+            raise
         shutil.rmtree(old)
         return
     os.replace(temporary, output)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sora_cli.config.resolve_train import ResolvedTrain
 from sora_cli.console import get_console
 from sora_cli.errors import UsageError
+from sora_cli.files import write_text
 from sora_cli.launch.torchrun import follow_run, launch_line
 from sora_cli.plugin.manager import get_plugins
 from sora_cli.training.features import INDEX, SETTINGS, features_path, read_index, write_index
@@ -74,7 +75,7 @@ def _keep_settings(output: Path, settings: Mapping[str, Any]) -> None:
             )
     elif (output / INDEX).is_file() or any(output.glob("features-*")):
         raise UsageError(f"{output} holds features of unknown settings", hint="choose another folder")
-    path.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(now, indent=2) + "\n")
 
 
 def _num_bins(plan: TrainPlan, bin_size: int) -> int:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sora_cli.errors import SoraError
+from sora_cli.files import claimed
 from sora_cli.text.scores import Scores
 
 from .buckets import hashed_uniforms
@@ -133,8 +134,9 @@ def write_bin(path: Path, batches: Sequence[StoredBatch]) -> None:
         for name, value in batch.tensors.items()
     }
     temporary = path.with_name(f"{path.name}.tmp")
-    save_tensors(temporary, tensors, {BATCHES: json.dumps([batch.about for batch in batches])})
-    temporary.replace(path)
+    with claimed(temporary):
+        save_tensors(temporary, tensors, {BATCHES: json.dumps([batch.about for batch in batches])})
+        temporary.replace(path)
 
 
 def write_index(folder: Path, settings: Mapping[str, Any], num_bins: int) -> None:

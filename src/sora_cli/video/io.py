@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sora_cli.errors import SoraError
+from sora_cli.files import claimed
 
 from .settings import CRF, PNG_KEYWORD, dump_settings, find_settings, read_settings, sidecar_path
 
@@ -177,26 +178,31 @@ class _Encoder:
 def _written_whole(path: Path, settings: Mapping[str, Any] | None, *, sidecar: bool = True) -> Iterator[Path]:
     """A temporary name to write to; afterwards the file and its sidecar get their names, or nothing stays.
 
+    Raises SoraError when another process is writing the file: both would write to the temporary name.
+
     sidecar: whether settings get one. Without it the sidecar of the file that is replaced goes.
     """
     partial, beside = partial_path(path), sidecar_path(path)
     partial_beside = partial_path(beside)
-    try:
-        yield partial
+    with contextlib.ExitStack() as stack:
         with _disk_errors(path):
-            if settings is not None and sidecar:
-                text = json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False)
-                partial_beside.write_text(text + "\n", encoding="utf-8")
-                # The sidecar first: once the video has its name, all of it is there.
-                os.replace(partial_beside, beside)
-            elif not sidecar:
-                beside.unlink(missing_ok=True)
-            os.replace(partial, path)
-    except BaseException:
-        for leftover in (partial, partial_beside):
-            with contextlib.suppress(OSError):
-                leftover.unlink(missing_ok=True)
-        raise
+            stack.enter_context(claimed(partial))
+        try:
+            yield partial
+            with _disk_errors(path):
+                if settings is not None and sidecar:
+                    text = json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False)
+                    partial_beside.write_text(text + "\n", encoding="utf-8")
+                    # The sidecar first: once the video has its name, all of it is there.
+                    os.replace(partial_beside, beside)
+                elif not sidecar:
+                    beside.unlink(missing_ok=True)
+                os.replace(partial, path)
+        except BaseException:
+            for leftover in (partial, partial_beside):
+                with contextlib.suppress(OSError):
+                    leftover.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sora_cli.errors import SoraError
+from sora_cli.files import claimed
 
 from .io import write_failed
 
@@ -105,24 +106,25 @@ def write_latents(
     header = json.dumps(described, separators=(",", ":")).encode()
     header += b" " * (-len(header) % ALIGNMENT)
     partial = path.with_name(f"{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(struct.pack("<Q", len(header)) + header)
-            # Room for all of it now: writing to a mapped file that a full disk cuts off would end the process.
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, len(header) + 8 + size)
-            else:  # macOS
-                file.truncate(len(header) + 8 + size)
-        numbers = np.memmap(partial, dtype=whole, mode="r+", offset=len(header) + 8, shape=shape)
-        writer = LatentWriter(numbers, dtype)
-        yield writer
-        if writer.written != shape[1]:
-            raise SoraError(f"{path}: {writer.written} of {shape[1]} latent frames came out")
-        numbers.flush()
-        del numbers, writer
-        os.replace(partial, path)
-    except OSError as error:
-        raise write_failed(path, error) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(claimed(partial))
+            stack.callback(partial.unlink, missing_ok=True)
+            with partial.open("wb") as file:
+                file.write(struct.pack("<Q", len(header)) + header)
+                # Room for all of it now: writing to a mapped file that a full disk cuts off would end the process.
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, len(header) + 8 + size)
+                else:  # macOS
+                    file.truncate(len(header) + 8 + size)
+            numbers = np.memmap(partial, dtype=whole, mode="r+", offset=len(header) + 8, shape=shape)
+            writer = LatentWriter(numbers, dtype)
+            yield writer
+            if writer.written != shape[1]:
+                raise SoraError(f"{path}: {writer.written} of {shape[1]} latent frames came out")
+            numbers.flush()
+            del numbers, writer
+            os.replace(partial, path)
+        except OSError as error:
+            raise write_failed(path, error) from error

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from sora_cli.files import claimed
 from sora_cli.weights.save import save_tensors
 
 if TYPE_CHECKING:
@@ -120,13 +121,14 @@ def keep_latents(path: Path, kept: KeptLatents) -> None:
     """Write latents so that the file is the old one or the new one, never half of one. Raises OSError."""
     temporary = path.with_name(path.name + ".new")
     metadata = {"clips": json.dumps(kept.clips), "step": str(kept.step), "steps": str(kept.steps)}
-    try:
-        save_tensors(temporary, {"latents": kept.latents.float().cpu().contiguous()}, metadata)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    with claimed(temporary):
+        try:
+            save_tensors(temporary, {"latents": kept.latents.float().cpu().contiguous()}, metadata)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
 
 
 def read_kept(path: Path) -> KeptLatents | None:
