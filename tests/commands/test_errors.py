@@ -20,6 +20,8 @@ USAGE_ERRORS = {
     ("generate", "x", "--stepz", "3"): "error: no such option --stepz\n  did you mean '--steps'?",
     ("generate", "--resolutoin=720p"): "error: no such option --resolutoin\n  did you mean '--resolution'?",
     ("generate", "x", "--crf", "99"): "error: --crf 99: must be less than or equal to 51\n",
+    ("generate", "x", "--num-samples", "1000000000000"): "error: --num-samples 1000000000000: must be less than",
+    ("generate", "x", "--segments", "1000000000000"): "error: --segments 1000000000000: must be less than",
     ("generate", "x", "--fps", "0"): "error: --fps 0.0: must be greater than 0\n",
     ("train", "--frames", "0"): "error: --frames 0: must be greater than or equal to 1\n",
     ("train", "--set", "run.steps=0"): "error: --set: run.steps 0: must be greater than or equal to 1\n",

@@ -58,7 +58,9 @@ class ShapeSection(Section):
     duration: str | None = Field(None, description="length name, e.g. 4s")
     size: str | None = Field(None, description="exact size HEIGHTxWIDTH in pixels, wins over resolution")
     frames: Annotated[int, Field(ge=1)] | None = Field(None, description="exact number of frames, wins over duration")
-    segments: Annotated[int, Field(ge=1)] = Field(1, description="parts of this length, each going on from the last")
+    segments: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        1, description="parts of this length, each going on from the last"
+    )
     fps: Annotated[float, Field(gt=0, le=240)] | None = Field(None, description="frames per second")
     save_fps: Annotated[float, Field(gt=0, le=240)] | None = Field(None, description="frame rate of the file only")
 
@@ -89,7 +91,7 @@ class SamplingSection(Section):
     scheduler: str | None = Field(None, description="scheduler name")
     scheduler_options: dict[str, Any] = Field({}, description="options of the scheduler")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(42, description="sample k of a prompt uses seed + k")
-    num_samples: Annotated[int, Field(ge=1)] = Field(1, description="clips per prompt")
+    num_samples: Annotated[int, Field(ge=1, le=10_000)] = Field(1, description="clips per prompt")
     batch_size: Annotated[int, Field(ge=1)] = Field(1, description="clips sampled together")
 
 

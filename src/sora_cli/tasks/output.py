@@ -72,14 +72,14 @@ def name_outputs(clips: Sequence[tuple[str, int]], output: Path | None, *, is_im
         folder = Path(os.path.expanduser(output))
         if folder.suffix and not folder.suffix[1:].isdigit() and not folder.is_dir():
             return [_single_output(folder, len(clips), is_image=is_image)]
-    names: list[str] = []
+    names: dict[str, None] = {}  # in order, and quick to look up
     for prompt, seed in clips:
         base = name = f"{slug(prompt)}-{seed}"
         copy = 1
         while name in names:
             copy += 1
             name = f"{base}-{copy}"
-        names.append(name)
+        names[name] = None
     return [folder / f"{name}{suffix}" for name in names]
 
 
