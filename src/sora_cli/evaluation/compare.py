@@ -83,7 +83,7 @@ def run(videos: Sequence[Path], options: CompareOptions, *, output: Path | None,
     files = [folder / f"difference-{name}.mp4" for name in names[1:]]
     written = [folder / SIDE_BY_SIDE, folder / SHEET, folder / FRAMES, *files]
     check_free(written, videos, overwrite=overwrite)
-    with open_together(videos, Look(), fitted=options.fitted) as clips, _made_folder(folder):
+    with open_together(videos, Look(), fitted=options.fitted) as clips, _all_or_none(folder, written):
         _warn_of_rates(clips)
         measures = _measures(options)
         num_frames = clips[0].num_frames
@@ -91,10 +91,10 @@ def run(videos: Sequence[Path], options: CompareOptions, *, output: Path | None,
         values = {name: Values(measures) for name in names[1:]}
         with get_console().progress("comparing", num_frames) as progress:
             _go_through(clips, names, values, shown, folder / SIDE_BY_SIDE, files, progress.advance)
-    titles = [f"frame {number}" for number in shown.numbers]
-    write_image(folder / SHEET, drawing.sheet(titles, list(shown.pictures.items())))
-    by_frame = {name: {key: each.tolist() for key, each in one.of_frames().items()} for name, one in values.items()}
-    write_text(folder / FRAMES, _frames_table(by_frame, num_frames))
+        titles = [f"frame {number}" for number in shown.numbers]
+        write_image(folder / SHEET, drawing.sheet(titles, list(shown.pictures.items())))
+        by_frame = {name: {key: each.tolist() for key, each in one.of_frames().items()} for name, one in values.items()}
+        write_text(folder / FRAMES, _frames_table(by_frame, num_frames))
     shapes = [{"fps": clip.fps, "size": f"{clip.height}x{clip.width}"} for clip in clips]
     places = [
         {"path": str(path), "name": name, **shape} for path, name, shape in zip(videos, names, shapes, strict=True)
@@ -114,13 +114,16 @@ def run(videos: Sequence[Path], options: CompareOptions, *, output: Path | None,
 
 
 @contextlib.contextmanager
-def _made_folder(folder: Path) -> Iterator[None]:
-    """Make a folder, which goes again when an error or Ctrl-C leaves nothing in it."""
-    was_there = folder.exists()
+def _all_or_none(folder: Path, written: Sequence[Path]) -> Iterator[None]:
+    """Make a folder; after an error or Ctrl-C those of the files go that were not there, and it if it is empty."""
+    was_there, new = folder.exists(), [path for path in written if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
-    except BaseException:
+    except BaseException as error:
+        # Those of another process that is writing them stay.
+        for path in new if not isinstance(error.__cause__, BlockingIOError) else ():
+            path.unlink(missing_ok=True)
         if not was_there:
             with contextlib.suppress(OSError):  # there is something in it
                 folder.rmdir()
