@@ -32,8 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # idle machine little. Read once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _open_closed_streams()
+    from .launch.parent import terminated_as_interrupted
+
     try:
-        code = _run(arguments)
+        with terminated_as_interrupted():
+            code = _run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of the pipe has gone, e.g. `sora presets list | head -1`. Python would complain again at exit.

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -173,3 +177,24 @@ def test_clips_elsewhere(films, capfd):
     assert code == 0, errors
     assert errors.count("is done\n") == 1  # index
     assert (films / "third/clips/b_scene-0.mp4").is_file()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGKILL])
+def test_its_processes_end_with_it(films, stop):
+    """The one of the step, and those that look into files."""
+    (films / "films/broken.mp4").unlink()
+    os.mkfifo(films / "films/z.mp4")  # whoever opens it waits for ever
+    arguments = ("films", "-o", "out", "--plan", "plan.yaml", "--workers", "1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sora_cli", "data", "run", *arguments], stderr=subprocess.PIPE, text=True, cwd=films
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("looking into"):
+            break
+    process.send_signal(stop)
+    # All of them have the other end of this pipe.
+    process.communicate(timeout=60)
+    assert process.returncode == (130 if stop is signal.SIGTERM else -stop)
+    assert not (films / "out/clips.csv").exists()

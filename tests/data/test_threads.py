@@ -83,24 +83,25 @@ def test_after_an_error_for_all_rows_the_others_are_kept(run):
     assert len(called) == ROWS + 1
 
 
-def interrupt():
+def interrupt(stop=signal.SIGINT):
     """As a terminal does: to the process, and not to this thread of it."""
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), stop)
 
 
-def test_after_ctrl_c_what_is_under_way_is_kept(run):
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_after_ctrl_c_what_is_under_way_is_kept(run, stop):
     go, done, _ = run
     is_over = threading.Event()
 
     def press():
-        interrupt()
+        interrupt(stop)
         is_over.set()
 
     actions[0], actions[1] = is_over.wait, press
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(stop)
     with pytest.raises(KeyboardInterrupt):
         go()
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(stop) is before
     assert done() == sorted(called)
     assert {0, 1} <= set(done())
     assert len(called) < ROWS

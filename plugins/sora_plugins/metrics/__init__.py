@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Literal
 
 from sora_cli.plugin.hooks import hookimpl
 from sora_cli.plugin.specs import MetricSpec, Weights
@@ -48,7 +49,7 @@ def _spec(
     *,
     unit: str = "",
     is_better: bool = False,
-    subject: str = "pair",
+    subject: Literal["pair", "video", "sets"] = "pair",
     loss: str | None = None,
 ) -> MetricSpec:
     """is_better: whether a higher value is."""

@@ -21,6 +21,7 @@ from typing import Any
 from sora_cli.config.files import Document, read_yaml
 from sora_cli.console import get_console
 from sora_cli.errors import SoraError, UsageError, did_you_mean
+from sora_cli.launch.parent import TerminatedError, ask_to_end_with_parent
 from sora_cli.plugin.manager import get_plugins
 from sora_cli.presets import find_preset
 
@@ -160,10 +161,12 @@ def run_plan(steps: Sequence[Step], folder: Path, *, retry_failed: bool = False)
 
 def _run(command: Sequence[str]) -> int:
     """The exit code of a command, which is not killed at Ctrl-C: it got that too, and keeps what is under way."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=ask_to_end_with_parent)
     try:
         return process.wait()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        if isinstance(stop, TerminatedError):
+            process.terminate()
         process.wait()
         raise
 

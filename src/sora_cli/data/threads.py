@@ -144,14 +144,16 @@ class _Run:
 
 @contextlib.contextmanager
 def _interrupts_put_into(done: queue.SimpleQueue[Any]) -> Iterator[Any]:
-    """Ctrl-C is a message, so that it interrupts no writing; what is given lets the next one interrupt as usual."""
+    """Ctrl-C and SIGTERM are messages, so that they interrupt no writing; what is given lets the next one interrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    before = signal.signal(signal.SIGINT, lambda *_: done.put(KeyboardInterrupt()))
+    stops = (signal.SIGINT, signal.SIGTERM)
+    before = {stop: signal.signal(stop, lambda *_: done.put(KeyboardInterrupt())) for stop in stops}
 
     def restore() -> None:
-        signal.signal(signal.SIGINT, before)
+        for stop, handler in before.items():
+            signal.signal(stop, handler)
 
     try:
         yield restore

@@ -1,16 +1,40 @@
-"""Processes that end when the one that started them is gone, however that came."""
+"""Processes that are told to end, and those that end when the one that started them is gone, however that came."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from types import FrameType
 
 #: Of <sys/prctl.h>.
 PR_SET_PDEATHSIG = 1
+
+
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM, which reaches this process alone, where Ctrl-C reaches those that it started too."""
+
+
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Treat SIGTERM like Ctrl-C, so that a scheduler's or a shell's stop keeps what was made and leaves no files."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise TerminatedError
+
+    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def ask_to_end_with_parent() -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sora_cli.conditioning.sources import Sources
 from sora_cli.config.resolve import Resolved, resolved_table
@@ -19,9 +16,6 @@ from sora_cli.plugin.manager import get_plugins
 from .output import OutputState, check_not_read, check_outputs, output_state, prepare_folders, report
 from .plan import GeneratePlan, plan_generate
 from .records import shape_record
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 
 def run(resolved: Resolved, *, dry_run: bool = False, sources: Sources | None = None) -> None:
@@ -55,20 +49,19 @@ def run(resolved: Resolved, *, dry_run: bool = False, sources: Sources | None = 
     if note_on_memory := memory_note(plan):
         console.note(note_on_memory)
     done = frozenset(path for path, state in states.items() if state == "done")
-    with _terminate_as_interrupt():
-        if launch_line(resolved, Path("run.json")) is not None:
-            run_processes(
-                replace(resolved, config=plan.config),
-                num_batches=len(plan.batches),
-                paths=[clip.path for clip in plan.clips],
-                done=done,
-                references=plan.sources.record(),
-            )
-            return
-        # Heavy imports start here.
-        from .sampling import make_clips
+    if launch_line(resolved, Path("run.json")) is not None:
+        run_processes(
+            replace(resolved, config=plan.config),
+            num_batches=len(plan.batches),
+            paths=[clip.path for clip in plan.clips],
+            done=done,
+            references=plan.sources.record(),
+        )
+        return
+    # Heavy imports start here.
+    from .sampling import make_clips
 
-        make_clips(plan, plugins, done=done)
+    make_clips(plan, plugins, done=done)
 
 
 def memory_record(plan: GeneratePlan) -> dict[str, Any]:
@@ -127,20 +120,3 @@ def show_dry_run(plan: GeneratePlan, resolved: Resolved, states: Mapping[Path, O
             console.result(path)
         return
     console.record(record, title="dry run: nothing is loaded or written")
-
-
-@contextlib.contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C, so that a scheduler's or a shell's stop keeps the latents too."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
