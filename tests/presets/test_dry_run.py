@@ -66,6 +66,20 @@ def test_a_recipe(sora, name):
     assert weights is None or f"{weights} (" in finished.err, "where they would be downloaded from"
 
 
+def test_features_that_are_not_there(sora):
+    """The preset of features says no sizes, so without a folder that does, the folder is what is missing."""
+    finished = sora("train", "--preset", "v1.2-stage1-features", "--data", "features", "--device", "cpu", "--dry-run")
+    assert finished.code == 2
+    assert "no table at features" in finished.err
+
+
+def test_all_weights_that_would_be_downloaded_are_named(sora):
+    finished = sora("generate", "a waterfall", "-m", "opensora-v1.2", "--device", "cpu", "--dry-run")
+    assert finished.code == 0
+    for part in ("opensora-v1.2 (XL/2)", "opensora-vae-v1.2", "t5-v1.1-xxl"):
+        assert f"the weights of {part} would be downloaded from " in finished.err
+
+
 def test_a_recipe_needs_as_many_gpus_as_share_a_clip(sora):
     Path("clips.csv").write_text(TABLE)
     finished = sora("train", "--preset", "v1.0-360x512", "--data", "clips.csv", "--device", "cpu", "--dry-run")

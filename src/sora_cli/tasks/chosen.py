@@ -152,15 +152,24 @@ def locate_components(
     check_text_width(components, configs)
     check_latents(components, configs.get("model", {}))
     found: dict[str, LocatedWeights | None] = {}
+    absent: list[MissingError] = []
     for part in sorted(parts, key=lambda part: needs_network(*wanted[part][::2])):
         weights, what, override, raw = wanted[part]
-        located = locate_weights(weights, what=what, override=override, download=download, raw=raw)
+        try:
+            located = locate_weights(weights, what=what, override=override, download=download, raw=raw)
+        except MissingError as error:
+            if download:
+                raise
+            absent.append(error)  # the others may be missing too, and a download is of all of them
+            continue
         if part in usual and located is not None:
             is_other = part == "model" and starts is not None and of_another_model(model, settings.weights)
             configs[part] = {**usual[part], **({} if is_other else located.config())}
             check_text_width(components, configs)
             check_latents(components, configs.get("model", {}))
         found[part] = located
+    if absent:
+        raise MissingError("\n".join(error.message for error in absent), hint=absent[0].hint)
     return ComponentWeights(**{part: found.get(part) for part in PARTS})
 
 

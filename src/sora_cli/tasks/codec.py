@@ -197,7 +197,9 @@ def choose_vae(options: CodecOptions, plugins: Plugins) -> VAESpec:
         raise MissingError("there is no autoencoder with weights on this machine", hint="give --vae NAME")
     best, here_best = (max(group, key=lambda spec: spec.rank) for group in (specs, here))
     if here_best is not best:
-        get_console().note(f"using {here_best.name}, which is here; --vae {best.name} is better, and is downloaded")
+        get_console().note(
+            f"using {here_best.name}, which is here; --vae {best.name} is better, and would be downloaded"
+        )
     return here_best
 
 

@@ -15,6 +15,7 @@ from sora_cli.conditioning.frame_masks import MaskRatios
 from sora_cli.config.resolve_train import ResolvedTrain
 from sora_cli.config.settings import leaves
 from sora_cli.config.train_schema import ClipSection, TrainConfig, TrainHardwareSection
+from sora_cli.data.tables import table_files
 from sora_cli.errors import MissingError, SoraError, UsageError
 from sora_cli.launch.torchrun import machines
 from sora_cli.plugin.manager import load_attribute
@@ -323,6 +324,7 @@ def clip_source(
         if data.transform == "center" and asked.height != asked.width:
             raise UsageError(f"data.transform center makes squares, not {data.size}", hint="use resize_crop")
     else:
+        table_files(data.tables)  # a folder of features, which would say the sizes, may not be there
         raise UsageError(
             "it is not said at which sizes to train",
             hint="give --preset or data.bucket_config in a file with --config, or --size, --frames and --batch-size\n"
