@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sora_cli import version
-from sora_cli.console import Progress, get_console
+from sora_cli.console import Progress, counted, get_console
 from sora_cli.errors import UsageError, unknown_name
 from sora_cli.files import write_text
 from sora_cli.plugin.specs import Constraints
@@ -193,7 +193,7 @@ def _check_table(path: Path, text: str, *, overwrite: bool) -> None:
     if not text.startswith(path.read_text(encoding="utf-8", errors="replace")):
         raise UsageError(
             f"{path} has lines that this run would not write",
-            hint="the folder was made with another seed, --count or --scene, or the table was edited\n"
+            hint="it was edited, or made with another --seed, --scene or --captions, or a larger --count\n"
             "choose another --output, or replace with --overwrite",
         )
 
@@ -202,15 +202,15 @@ def _render_all(job: RenderJob, clips: Sequence[SceneClip]) -> None:
     """Render clips one after the other. A clip appears under its name when it is complete."""
     console = get_console()
     done = 0
-    word = "images" if job.num_frames == 1 else "clips"
-    counter = console.progress(f"rendering {len(clips)} {word}, frames", len(clips) * job.num_frames)
+    what = counted(len(clips), "image" if job.num_frames == 1 else "clip")
+    counter = console.progress(f"rendering {what}, frames", len(clips) * job.num_frames)
     try:
         with _one_thread(), counter as progress:
             for clip in clips:
                 _write_clip(job, clip, progress)
                 done += 1
     except KeyboardInterrupt:
-        console.note(f"{done} of {len(clips)} {word} done; run the same command to go on")
+        console.note(f"{done} of {what} done; run the same command to go on")
         raise
 
 
