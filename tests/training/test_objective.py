@@ -64,6 +64,24 @@ def test_captions_are_dropped_as_often_as_asked_for(drop: float, expected: int):
     assert int(draws(Objective(RectifiedFlow(), 3, None, drop))["drop_ids"].sum()) == expected
 
 
+def test_tokens_are_left_out_but_never_all():
+    objective = Objective(RectifiedFlow(), 3, token_drop=0.3)
+    mask = draws(objective)["mask"]
+    assert mask.shape == (64, 300)
+    assert set(mask.unique().tolist()) == {0.0, 1.0}
+    assert mask.mean() == pytest.approx(0.7, abs=0.02)
+    assert torch.equal(mask, draws(objective)["mask"])
+    assert not torch.equal(mask, draws(objective, epoch=1)["mask"])
+    assert draws(Objective(RectifiedFlow(), 3, token_drop=1.0))["mask"].all()
+    assert draws(Objective(RectifiedFlow(), 3))["mask"].all()
+    # What is not a token stays none.
+    padded = torch.cat([torch.ones(8, 2), torch.zeros(8, 6)], dim=1).long()
+    kept = objective._kept_tokens(padded, (0, 0))
+    assert kept.dtype == padded.dtype
+    assert not kept[:, 2:].any()
+    assert kept.any(dim=1).all()
+
+
 def test_a_network_that_would_drop_captions_by_itself_is_told_not_to():
     torch.manual_seed(0)
     network = build({**NETWORK, "class_dropout_prob": 1.0}).train()

@@ -101,6 +101,7 @@ class ObjectiveSection(Section):
     scheduler_options: dict[str, Any] = Field({}, description="options of the scheduler")
     mask_ratios: Whole = Field(None, description="{kind of mask: chance}, in order; the rest is identity")
     text_drop: Share | None = Field(None, description="chance that a caption is dropped; default the model's")
+    token_drop: Share = Field(0.0, description="chance of each token of a caption to be left out, drawn at every use")
 
 
 class OptimizerSection(Section):

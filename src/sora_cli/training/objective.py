@@ -100,13 +100,15 @@ def encode_texts(encoder: TextEncoder, texts: Sequence[str], device: torch.devic
 @dataclass(frozen=True)
 class Objective:
     """What is learned. scheduler: with `draw_times` and `loss`; text_drop: chance that a caption is dropped;
-    shaper: makes noise depend on the text, see `ModelSpec.noise`.
+    token_drop: chance of each of its tokens to be left out; shaper: makes noise depend on the text, see
+    `ModelSpec.noise`.
     """
 
     scheduler: Any
     seed: int
     masks: MaskRatios | None = None
     text_drop: float = 0.0
+    token_drop: float = 0.0
     shaper: NoiseShaper | None = None
 
     def note(self, name: str, value: Tensor | None) -> None:
@@ -128,7 +130,7 @@ class Objective:
             latent_frames=torch.full((count,), float(frames), device=device),
             generator=_generator(*key, "times"),
         ).to(device)
-        conditioning: dict[str, Any] = {**batch.sizes, "y": batch.y, "mask": batch.mask}
+        conditioning: dict[str, Any] = {**batch.sizes, "y": batch.y, "mask": self._kept_tokens(batch.mask, key)}
         # Said in any case: a network in training that is not told draws for itself.
         drawn = torch.rand(count, generator=_generator(*key, "text")) < self.text_drop
         conditioning["drop_ids"] = drawn.long().to(device)
@@ -137,6 +139,13 @@ class Objective:
             model, latents, noise=noise, t=t, frame_mask=self._frame_mask(count, frames, key, device), **conditioning
         )
         return losses
+
+    def _kept_tokens(self, mask: Tensor, key: Sequence[Any]) -> Tensor:
+        """The mask (B, L) without the tokens that are left out; a caption that would lose all keeps them."""
+        if not self.token_drop:
+            return mask
+        kept = mask * (torch.rand(mask.shape, generator=_generator(*key, "tokens")) >= self.token_drop).to(mask)
+        return torch.where(kept.any(dim=1, keepdim=True), kept, mask)
 
     def losses_at(
         self, model: Any, batch: Encoded, t: float, *, noise: Tensor, frame_mask: Tensor | None = None

@@ -77,7 +77,8 @@ def make_loop(plan: TrainPlan, plugins: Plugins, team: Team, stop: Stop) -> Trai
     scheduler = plugins.load_target(plan.components.scheduler)(plan.scheduler_options)
     if not hasattr(scheduler, "loss"):
         raise UsageError(f"the scheduler {plan.components.scheduler.name} has no training objective")
-    objective = Objective(scheduler, config.run.seed, plan.masks, plan.text_drop, noise_shaper(plan))
+    token_drop = config.objective.token_drop
+    objective = Objective(scheduler, config.run.seed, plan.masks, plan.text_drop, token_drop, noise_shaper(plan))
     encoders = None if isinstance(plan.source, FeatureSource) else make_encoders(plan, plugins, device)
     has_texts = isinstance(plan.source, FeatureSource) and plan.source.index.has_texts
     loop = TrainingLoop(
