@@ -152,6 +152,18 @@ def test_progress_without_a_terminal_speaks_now_and_then(monkeypatch: pytest.Mon
     ]
 
 
+def test_what_was_done_before_says_nothing_about_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    said: list[str] = []
+    with progress.lines("training", 1000, said.append, 990) as counter:
+        now[0] += 6.0
+        counter.update(990)
+        now[0] += 6.0
+        counter.update(994)
+    assert said[1:3] == ["training: 990/1000, 6.0 s so far", "training: 994/1000, 12.0 s so far, about 18.0 s left"]
+
+
 def test_progress_is_silent_in_quiet_mode(capsys) -> None:
     with Console("quiet").progress("sampling", 2) as counter:
         counter.update(2)
@@ -166,8 +178,8 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with Console().progress("sampling [1/2]", 4) as counter:
-        counter.advance(3)
+    with Console().progress("sampling [1/2]", 4, 1) as counter:
+        counter.advance(2)
         counter.update(4)
     assert "sampling [1/2]" in terminal.getvalue()
     assert "4/4" in terminal.getvalue()

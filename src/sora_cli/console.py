@@ -105,18 +105,18 @@ class Console:
         lines = [f"error: {error.message}", *(f"  {line}" for line in (error.hint or "").splitlines())]
         self._say("\n".join(lines))
 
-    def progress(self, description: str, total: int) -> contextlib.AbstractContextManager[Progress]:
+    def progress(self, description: str, total: int, done: int = 0) -> contextlib.AbstractContextManager[Progress]:
         """Count `total` steps: a bar with elapsed and remaining time on a terminal, else a line now and then.
 
-        In quiet mode nothing is shown.
+        done: how many were done before, which say nothing about the time that is left. In quiet mode nothing is shown.
         """
         from . import progress
 
         if self.mode == "quiet":
             return progress.silent()
         if is_terminal(sys.stderr):
-            return progress.bar(description, total)
-        return progress.lines(description, total, self._say)
+            return progress.bar(description, total, done)
+        return progress.lines(description, total, self._say, done)
 
     def finish(self) -> None:
         """Print the JSON document; called once when a command ends. The other modes have printed already."""

@@ -24,7 +24,7 @@ def silent() -> Iterator[_Silent]:
 
 
 class _Bar:
-    def __init__(self, description: str, total: int) -> None:
+    def __init__(self, description: str, total: int, done: int) -> None:
         # rich is imported here because only a terminal needs it.
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -39,7 +39,7 @@ class _Bar:
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
-        self.task = self.view.add_task(description, total=total)
+        self.task = self.view.add_task(description, total=total, completed=done)
 
     def advance(self, n: int = 1) -> None:
         """Count `n` more as done."""
@@ -51,17 +51,17 @@ class _Bar:
 
 
 @contextlib.contextmanager
-def bar(description: str, total: int) -> Iterator[_Bar]:
+def bar(description: str, total: int, done: int = 0) -> Iterator[_Bar]:
     """A bar on stderr with elapsed and remaining time."""
-    shown = _Bar(description, total)
+    shown = _Bar(description, total, done)
     with shown.view:
         yield shown
 
 
 class _Lines:
-    def __init__(self, description: str, total: int, say: Callable[[str], None]) -> None:
+    def __init__(self, description: str, total: int, say: Callable[[str], None], done: int) -> None:
         self.description, self.total, self.say = description, total, say
-        self.done = 0
+        self.done = self.before = done
         self.start = self.said_at = time.monotonic()
 
     def advance(self, n: int = 1) -> None:
@@ -75,15 +75,16 @@ class _Lines:
         if done < self.total and now - self.said_at >= SECONDS_BETWEEN_LINES:
             self.said_at = now
             elapsed = now - self.start
-            left = f", about {clock(elapsed / done * (self.total - done))} left" if done else ""
+            new = done - self.before
+            left = f", about {clock(elapsed / new * (self.total - done))} left" if new > 0 else ""
             self.say(f"{self.description}: {done}/{self.total}, {clock(elapsed)} so far{left}")
 
 
 @contextlib.contextmanager
-def lines(description: str, total: int, say: Callable[[str], None]) -> Iterator[_Lines]:
+def lines(description: str, total: int, say: Callable[[str], None], done: int = 0) -> Iterator[_Lines]:
     """One line at the start, one at most every 5 seconds, one at the end."""
     say(f"{description} ...")
-    shown = _Lines(description, total, say)
+    shown = _Lines(description, total, say, done)
     yield shown
     # Only when nothing was raised: an error has its own message.
     say(f"{description}: {shown.done}/{total} in {clock(time.monotonic() - shown.start)}")

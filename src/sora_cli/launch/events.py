@@ -59,7 +59,7 @@ class EventConsole(Console):
         self._write("error", at=time.time(), **kinds, **content)
 
     @contextlib.contextmanager
-    def progress(self, description: str, total: int) -> Iterator[Progress]:
+    def progress(self, description: str, total: int, done: int = 0) -> Iterator[Progress]:
         """As the console."""
         if not self.is_spokesman:
             from sora_cli.progress import silent
@@ -67,8 +67,8 @@ class EventConsole(Console):
             with silent() as nothing:
                 yield nothing
             return
-        self._write("start", description=description, total=total)
-        yield _WrittenProgress(self)
+        self._write("start", description=description, total=total, done=done)
+        yield _WrittenProgress(self, done)
         self._write("end")
 
     def _write(self, kind: str, **content: Any) -> None:
@@ -77,8 +77,8 @@ class EventConsole(Console):
 
 
 class _WrittenProgress:
-    def __init__(self, console: EventConsole) -> None:
-        self.console, self.done = console, 0
+    def __init__(self, console: EventConsole, done: int) -> None:
+        self.console, self.done = console, done
 
     def advance(self, n: int = 1) -> None:
         """Count `n` more as done."""
@@ -144,7 +144,7 @@ class Replay:
                     value = self.order.pop(0)
                     console.result(value, self.waiting.pop(value))
             case "start":
-                manager = console.progress(event["description"], event["total"])
+                manager = console.progress(event["description"], event["total"], event["done"])
                 self._progress = (manager, manager.__enter__())
             case "update" if self._progress is not None:
                 self._progress[1].update(event["done"])

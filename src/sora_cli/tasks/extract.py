@@ -102,8 +102,7 @@ def _extract_share(plan: TrainPlan, output: Path, bin_size: int, team: Team) -> 
         return
     encoders = make_encoders(plan, get_plugins(), device)
     console = get_console()
-    with console.progress(f"extracting into {output.name}", len(bins)) as progress:
-        progress.update(len(bins) - len(missing))
+    with console.progress(f"extracting into {output.name}", len(bins), len(bins) - len(missing)) as progress:
         for number in missing:
             numbers = range(number * bin_size, min((number + 1) * bin_size, len(made)))
             stored = []

@@ -331,8 +331,7 @@ def _run_sampler(
     keeper: LatentKeeper,
     ring: Ring | None,
 ) -> Tensor:
-    with get_console().progress(title, plan.steps) as progress:
-        progress.update(keeper.resumed_from)
+    with get_console().progress(title, plan.steps, keeper.resumed_from) as progress:
 
         def on_step(step: int, latents: Tensor) -> None:
             keeper.on_step(step, latents)

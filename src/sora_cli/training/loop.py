@@ -207,8 +207,7 @@ class TrainingLoop:
         plan = self._next_plan()
         total = run.steps or self._updates(plan) + self.position.step + self._updates_of_other_epochs(plan)
         self._should_stop()
-        with get_console().progress("training", total) as progress:
-            progress.update(self.position.step)
+        with get_console().progress("training", total, self.position.step) as progress:
             while not self._is_done():
                 self._epoch(plan, progress)
                 if self._updates(plan) == 0:

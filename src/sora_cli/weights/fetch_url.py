@@ -136,7 +136,7 @@ def _receive(url: str, part: Path) -> str:
                     f"{part.name} needs {(total - have) / GIB:.1f} GiB, {part.parent} has {free / GIB:.1f} GiB left",
                     hint="make room, or set HF_HOME to a folder on a larger disk",
                 )
-            with part.open("ab" if have else "wb") as file, _progress(part, total) as shown:
+            with part.open("ab" if have else "wb") as file, _progress(part, total, have) as shown:
                 while block := response.read(MIB):
                     file.write(block)
                     have += len(block)
@@ -156,5 +156,5 @@ def _receive(url: str, part: Path) -> str:
     return digest.hexdigest()
 
 
-def _progress(part: Path, total: int) -> contextlib.AbstractContextManager[Progress]:
-    return get_console().progress(f"{part.stem} in MiB", -(-total // MIB))
+def _progress(part: Path, total: int, have: int) -> contextlib.AbstractContextManager[Progress]:
+    return get_console().progress(f"{part.stem} in MiB", -(-total // MIB), have // MIB)
