@@ -22,8 +22,9 @@ import measures
 import numpy as np
 import torch
 from clips import Clip, Rendered, contact_sheet, generated, reconstructed, rendered, retold
-from prompts import COLOURS, HELD_OUT, Question, questions, unseen_words
+from prompts import COLOURS, FAST, HELD_OUT, MOTION_SCENES, SLOW, Question, questions, unseen_words
 
+from sora_plugins.nano.scenes.captions import SPEED_SCORE
 from sora_plugins.nano.scenes.catalogue import SCENES, clip_params, draw_params
 from sora_plugins.nano.scenes.renderer import render
 
@@ -37,7 +38,14 @@ TRAINING_SETS = (
     (5, 1600, SCENE_NAMES),
     (7, 900, ("ball", "ball", "ball", "city", "fireworks", "snow")),
     (8, 900, ("ball",)),
+    (900, 968, SCENE_NAMES),
+    (901, 1936, SCENE_NAMES),
+    *((902 + index, count, SCENE_NAMES) for index, count in enumerate((44, 88, 33, 66, 33, 66, 22, 44))),
+    (910, 160, ("ball",)),
+    (911, 9000, SCENE_NAMES),
 )
+#: How many times the change of a slow clip a fast one has to have.
+CLEARLY = 1.2
 Row = dict[str, Any]
 
 
@@ -56,7 +64,7 @@ def main() -> None:
     train = rendered(folder / "train", len(SCENES) * (8 if arguments.quick else 40), TRAIN_SEED)
     test = rendered(folder / "test", len(SCENES) * per_scene, TEST_SEED)
     other = rendered(folder / "other", len(SCENES) * per_scene, OTHER_SEED)
-    asked = questions()[:: 4 if arguments.quick else 1]
+    asked = questions(arguments.quick)
     options = [text for name in ("weights", "vae_weights") if (value := getattr(arguments, name))
                for text in (f"--{name.replace('_', '-')}", value)]  # fmt: skip
     made = generated(folder / "made", [question.prompt for question in asked], options)
@@ -67,8 +75,9 @@ def main() -> None:
         *scene_rows(network, asked, made, test),
         *camera_rows(asked, made, test),
         *colour_rows(asked, made, test, arguments.quick),
+        strength_row(asked, made),
         *motion_rows(asked, made, test),
-        *smoothness_rows(made, test),
+        *smoothness_rows([clip for question, clip in zip(asked, made, strict=True) if question.kind != "motion"], test),
         distance_row(
             network,
             retold(folder / "retold", other, options),
@@ -151,6 +160,22 @@ def colour_rows(asked: Sequence[Question], made: Sequence[Clip], test: Sequence[
     shown = [(each.scene["scene"], each.clip, each.scene["attributes"].get("colour")) for each in test]
     real = [is_right(*each) for each in shown if (each[0], each[2]) in names]
     return [row("named colour right", float(np.mean(mine)), float(np.mean(real)), ">= 0.80", lambda x: x >= 0.8)]
+
+
+def strength_row(asked: Sequence[Question], made: Sequence[Clip]) -> Row:
+    """In how many scenes clearly more moves with a high motion score than with a low one."""
+
+    def share(pairs: Sequence[tuple[Clip, Clip]]) -> float:
+        return float(np.mean([measures.change(fast) > CLEARLY * measures.change(slow) for slow, fast in pairs]))
+
+    mine = {(question.scene, question.answer): clip for question, clip in of_kind("motion", asked, made)}
+    pairs = [(clip, mine[scene, str(FAST)]) for (scene, score), clip in mine.items() if score == str(SLOW)]
+    real = []
+    for scene in MOTION_SCENES:
+        params = draw_params(random.Random(f"{TEST_SEED}-{scene}"), scene, photogenic=1.0)
+        slow, fast = (replace(params, speed=score / SPEED_SCORE) for score in (SLOW, FAST))
+        real.append((render(slow, 13, 144, 256).numpy(), render(fast, 13, 144, 256).numpy()))
+    return row("more moves when told to", share(pairs), share(real), ">= 0.90", lambda x: x >= 0.9)
 
 
 def motion_rows(asked: Sequence[Question], made: Sequence[Clip], test: Sequence[Rendered]) -> list[Row]:

@@ -76,6 +76,11 @@ def follows_camera(clip: Clip, camera: str) -> bool:
     return camera_motion(clip)[part] * sign > STILL
 
 
+def change(clip: Clip) -> float:
+    """Mean difference between frames that follow each other, of grey in [0, 1]: how much moves, whichever way."""
+    return float(np.abs(np.diff(grey(clip), axis=0)).mean())
+
+
 def vertical_motion(clip: Clip) -> float:
     """How fast fine detail moves down, in picture heights a second, from picture to picture; negative is up.
 

@@ -112,11 +112,21 @@ CAMERA_SCENES = {
     "flowers": "a meadow of flowers",
     "aurora": "northern lights over a lake",
 }
+#: Scene -> prompt; what moves by itself.
+MOTION_SCENES = {
+    **CAMERA_SCENES,
+    "rain": "rain on a lake",
+    "fire": "a campfire at night",
+    "fireworks": "fireworks over a city",
+    "ball": "a red ball bouncing",
+}
+#: Motion scores to compare.
+SLOW, FAST = 3.0, 8.0
 
 
 @dataclass(frozen=True)
 class Question:
-    """One clip to make. kind: "scene", "camera" or "colour"; answer: what is right."""
+    """One clip to make. kind: "scene", "camera", "colour" or "motion"; answer: what is right."""
 
     kind: str
     scene: str
@@ -124,8 +134,9 @@ class Question:
     answer: str
 
 
-def questions() -> list[Question]:
-    """All of them, in order."""
+def questions(quick: bool = False) -> list[Question]:
+    """All of them, in order, or a quarter."""
+    part = slice(None, None, 4 if quick else 1)
     assert HELD_OUT.keys() == SCENES.keys()
     found = [Question("scene", scene, prompt, scene) for scene, prompts in HELD_OUT.items() for prompt in prompts]
     for scene, prompt in CAMERA_SCENES.items():
@@ -133,6 +144,9 @@ def questions() -> list[Question]:
             found.append(Question("camera", scene, f"{prompt}. camera motion: {camera}.", camera))
     for scene, (template, colours) in COLOURS.items():
         found += [Question("colour", scene, template.format(colour), colour) for colour in colours]
+    found = found[part]
+    for scene, prompt in list(MOTION_SCENES.items())[part]:
+        found += [Question("motion", scene, f"{prompt}. motion score: {score}.", str(score)) for score in (SLOW, FAST)]
     return found
 
 

@@ -40,6 +40,19 @@ def test_killed_and_resumed(executable: Executable, waterfall: bytes) -> None:
     assert (executable.folder / "second.mp4").read_bytes() == waterfall
 
 
+def test_a_higher_motion_score_moves_more(executable: Executable) -> None:
+    for score in ("2.5", "9"):
+        prompts = "snow falling on pine trees", "ocean waves", "a campfire"
+        executable("generate", *prompts, "-m", "nano", "--frames", "17", "--motion", score, "-o", score)
+    slow, fast = (
+        [float(np.abs(np.diff(frames_of(path).astype(int), axis=0)).mean()) for path in sorted(folder.glob("*.mp4"))]
+        for folder in (executable.folder / "2.5", executable.folder / "9")
+    )
+    assert len(slow) == 3
+    for little, much in zip(slow, fast, strict=True):
+        assert much > 1.15 * little
+
+
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_alone_and_in_a_batch(executable: Executable, dtype: str) -> None:
     options = (*SMALL, "--frames", "9", "--dtype", dtype)

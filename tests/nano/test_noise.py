@@ -1,4 +1,4 @@
-"""The noise that moves with the camera, the words that name a camera motion, and the grid that moves."""
+"""The noise that moves with the camera, the words that name a motion, and the grid that moves."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from torch import Tensor
 
 from sora_plugins.nano.config import MODEL_CONFIG
 from sora_plugins.nano.model import OFFSETS, NanoModel, build
-from sora_plugins.nano.noise import SHARED, camera_of, moving_noise, noise_for
-from sora_plugins.nano.scenes.captions import write_caption
+from sora_plugins.nano.noise import FAST, SHARED, SLOW, SPEED_LIMITS, camera_of, moving_noise, noise_for, speed_of
+from sora_plugins.nano.scenes.captions import motion_score, write_caption
 from sora_plugins.nano.scenes.catalogue import CAMERAS, clip_params
 
 SHAPE = (32, 14, 9, 16)
 
 
-def noise(camera: str, *, count: int = 12, amplitude: float = 0.65) -> Tensor:
+def noise(camera: str, *, count: int = 12, amplitude: float = 0.65, speed: float = 1.0) -> Tensor:
     """(count * C, T, h, w)"""
     generator = torch.Generator().manual_seed(3)
     rows = [
-        moving_noise(torch.randn(SHAPE, generator=generator), camera, amplitude, fps=24.0, generator=generator)
+        moving_noise(
+            torch.randn(SHAPE, generator=generator), camera, amplitude, speed=speed, fps=24.0, generator=generator
+        )
         for _ in range(count)
     ]
     return torch.cat(rows)
@@ -42,10 +44,11 @@ def test_noise_keeps_variance_one_and_neighbours_apart(camera: str) -> None:
         assert abs(alike(drawn.narrow(axis, 0, size), drawn.narrow(axis, 1, size))) < 0.02
 
 
-def test_without_motion_frames_share_half_of_their_noise() -> None:
-    drawn = noise("static")
+@pytest.mark.parametrize("speed", [0.5, 1.0, 2.0])
+def test_a_still_camera_sees_one_world_and_the_less_of_it_the_faster_things_are(speed: float) -> None:
+    drawn = noise("static", speed=speed)
     for frame in (1, 7, 13):
-        assert alike(drawn[:, 0], drawn[:, frame]) == pytest.approx(SHARED, abs=0.02)
+        assert alike(drawn[:, 0], drawn[:, frame]) == pytest.approx(SHARED**speed, abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +56,7 @@ def test_without_motion_frames_share_half_of_their_noise() -> None:
 )
 def test_the_shared_part_moves_against_the_camera(camera: str, axis: int, step: int) -> None:
     # Six latent frames are one second: half of the amplitude, 2.9 positions for a pan and 1.8 for a tilt.
-    drawn = noise(camera)
+    drawn = noise(camera, speed=0.5)
     travel = 3 if axis == 2 else 2
     size = drawn.shape[axis + 1] - travel
     early, late = drawn[:, 3], drawn[:, 9]
@@ -66,7 +69,7 @@ def test_the_shared_part_moves_against_the_camera(camera: str, axis: int, step: 
 
 @pytest.mark.parametrize(("camera", "early_is_near"), [("zoom in", False), ("zoom out", True)])
 def test_a_zoom_shows_less_of_the_world_or_more(camera: str, early_is_near: bool) -> None:
-    drawn = noise(camera, amplitude=0.9)
+    drawn = noise(camera, amplitude=0.9, speed=0.5)
     first, last = drawn[:, 0], drawn[:, -1]
     near, far = (first, last) if early_is_near else (last, first)
     # The middle of the far picture is spread over more positions of the near one.
@@ -82,10 +85,12 @@ def test_a_picture_is_left_as_it_is() -> None:
 
 def test_noise_depends_on_prompt_and_seed_only() -> None:
     drawn = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
-    one, same = (noise_for(drawn, "clouds. camera motion: pan left.", fps=24.0, seed=5) for _ in range(2))
+    prompt = "clouds. camera motion: pan left."
+    one, same = (noise_for(drawn, prompt, fps=24.0, seed=5) for _ in range(2))
     assert torch.equal(one, same)
-    assert not torch.equal(one, noise_for(drawn, "clouds. camera motion: pan left.", fps=24.0, seed=6))
-    assert not torch.equal(one, noise_for(drawn, "clouds", fps=24.0, seed=5))
+    assert not torch.equal(one, noise_for(drawn, prompt, fps=24.0, seed=6))
+    for other in ("clouds", f"{prompt} motion score: 8.0."):
+        assert not torch.equal(one, noise_for(drawn, other, fps=24.0, seed=5))
 
 
 def test_the_camera_of_every_training_caption_that_names_one_is_found() -> None:
@@ -117,6 +122,45 @@ def test_the_camera_of_every_training_caption_that_names_one_is_found() -> None:
 )
 def test_words_for_the_camera(prompt: str, camera: str) -> None:
     assert camera_of(prompt) == camera
+
+
+def test_the_speed_is_that_of_the_motion_score_of_training_clips() -> None:
+    for index in range(300):
+        params = clip_params(9, index)
+        found = speed_of(f"motion score: {motion_score(params):.2f}. camera motion: {params.camera}. in slow motion")
+        # A moving camera is taken to travel the usual way.
+        assert found == pytest.approx(params.speed, abs=0.01 if params.camera == "static" else 0.12)
+
+
+def test_the_speed_that_training_captions_name_is_found() -> None:
+    named = 0
+    for index in range(3000):
+        params = clip_params(9, index)
+        caption = write_caption(params, random.Random(index)).split(" motion score")[0]
+        found = speed_of(caption)
+        assert found in (SLOW, 1.0, FAST)
+        assert found == 1.0 or (found < 1) == (params.speed < 0.8), caption
+        named += found != 1.0
+    assert named > 500
+
+
+@pytest.mark.parametrize(
+    ("prompt", "speed"),
+    [
+        ("a waterfall", 1.0),
+        ("a waterfall in SLOW motion", SLOW),
+        ("clouds, time-lapse", FAST),
+        ("a fast river", FAST),
+        ("the camera slowly pans left over a city", 1.0),
+        ("a quick zoom in on a fire", 1.0),
+        ("a fire, moving slowly. The camera quickly pans left", SLOW),
+        ("a waterfall, in slow motion. motion score: 4.5.", 1.0),
+        ("a waterfall. motion score: 0.0.", SPEED_LIMITS[0]),
+        ("a waterfall. motion score: 100.0.", SPEED_LIMITS[1]),
+    ],
+)
+def test_words_for_the_speed(prompt: str, speed: float) -> None:
+    assert speed_of(prompt) == speed
 
 
 def small() -> NanoModel:

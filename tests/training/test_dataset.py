@@ -14,7 +14,7 @@ from PIL import Image
 from sora_cli.errors import SoraError
 from sora_cli.text.scores import Scores
 from sora_cli.training.buckets import BucketTable
-from sora_cli.training.captions import CaptionOptions, draw_caption, with_camera
+from sora_cli.training.captions import CaptionOptions, draw_caption, with_motion
 from sora_cli.training.clip_reader import BROKEN, MISSING, SHORT, BadClipError, read_clip, read_image
 from sora_cli.training.dataset import ClipDataset, ClipOptions, Failure, Job, KeptWorkers, load_batches
 from sora_cli.training.plan import EpochPlan
@@ -301,7 +301,7 @@ def test_only_known_motions_of_the_camera_are_told(labels, words):
     clip = ClipRow("x.mp4", ("a cat.",), Scores(camera=labels))
     drawn = draw_caption(0, clip, 0, CaptionOptions(1, score_captions=True, score_drop=0.0))
     assert drawn == ("a cat." if words is None else f"a cat. camera motion: {words}.")
-    assert with_camera("a cat.", clip) == ("a cat." if words is None else f"camera motion: {words}. a cat.")
+    assert with_motion("a cat.", clip) == ("a cat." if words is None else f"camera motion: {words}. a cat.")
 
 
 def test_one_of_several_captions_is_drawn_for_every_use():
@@ -315,9 +315,11 @@ def test_one_of_several_captions_is_drawn_for_every_use():
     for fixed in (0, 1):
         assert len({text for key, text in drawn.items() if key[fixed] == 3}) == 3
     assert {draw_caption(row, clip, 0, CaptionOptions(2)) != drawn[row, 0] for row in range(40)} == {True, False}
-    told = with_camera("a", clip)
+    told = with_motion("a", clip)
     assert told == "camera motion: pan left. a"
-    assert with_camera("a", ClipRow("x.mp4", ("a",), Scores())) == "a"
+    assert with_motion("a", ClipRow("x.mp4", ("a",), Scores())) == "a"
+    moving = ClipRow("x.mp4", ("a",), Scores(aes=5.0, motion=5.17, camera="static"))
+    assert with_motion("a", moving) == "motion score: 5.17. camera motion: static. a"
     assert draw_caption(0, ClipRow("x.mp4", (), Scores()), 0, options) == ""
 
 

@@ -1,10 +1,10 @@
-"""The noise that nano starts from: half of it moves with the camera.
+"""The noise that nano starts from: a part of it moves with the camera, and the faster the clip, the smaller that is.
 
-A caption's few words about the camera change little in what a small network is taught, because at most noise levels the
+A caption's few words about motion change little in what a small network is taught, because at most noise levels the
 noisy clip shows the motion already; it learned to move the right way from them, but slowly. So the motion is put where
-the network does look: noise whose shared part is a picture of the world, seen by the moving camera. Sources: Burgert et
-al. 2025, arXiv 2501.08331 (noise that is warped by the motion), Ge et al. 2023, arXiv 2305.10474 (noise that frames
-have in common).
+the network does look: noise whose shared part is a picture of the world, seen by the moving camera, and frames that
+have the less in common the more happens between them. Sources: Burgert et al. 2025, arXiv 2501.08331 (noise that is
+warped by the motion), Ge et al. 2023, arXiv 2305.10474 (noise that frames have in common).
 """
 
 from __future__ import annotations
@@ -15,10 +15,15 @@ import re
 import torch
 from torch import Tensor
 
+from .scenes.captions import SPEED_SCORE, TRAVEL_SCORE
 from .scenes.catalogue import CAMERAS
 
-#: Share of the variance that frames have in common.
-SHARED = 0.5
+#: Share of the variance that frames of a clip at normal speed have in common; at speed s it is this to the power of s.
+SHARED = 0.35
+#: Speeds beyond these make no further difference to the noise; renders have 0.55 to 1.8.
+SPEED_LIMITS = (0.4, 2.2)
+#: What "slow" and "fast" mean, times the normal speed: the middle of such renders.
+SLOW, FAST = 0.67, 1.5
 #: Cells of the world's noise per side of a latent position: motion smaller than a cell is not seen.
 CELLS = 4
 #: Travel in two seconds that is meant when a prompt names a camera motion, in picture heights (log scale for zoom).
@@ -58,6 +63,9 @@ def _step(words: tuple[str, str, str]) -> re.Pattern[str]:
     return re.compile(rf"\b(?:{phrases})\b|{_WHO}(?:{verbs})\b|{_START}(?:{loose})\b")
 
 
+_SCORE = re.compile(r"motion score: (\d+(?:\.\d+)?)")
+_SLOW = re.compile(r"\b(?:slow|slowly|slowed|low speed)\b")
+_FAST = re.compile(r"\b(?:fast|faster|quick|quickly|rapid|rapidly|sped up|high speed|time[ -]?lapse|hyperlapse)\b")
 _PATTERNS = {
     "pan left": _turn(_PAN, "left"),
     "pan right": _turn(_PAN, "right"),
@@ -74,12 +82,27 @@ def camera_of(text: str) -> str:
     return min(found, key=lambda camera: found[camera]) if found else "static"
 
 
-def moving_noise(noise: Tensor, camera: str, amplitude: float, *, fps: float, generator: torch.Generator) -> Tensor:
-    """Noise (C, T, h, w) whose shared half follows the camera; Gaussian with variance 1 like what it is made from.
+def speed_of(text: str) -> float:
+    """How fast a prompt wants things to move, times the normal speed: from its motion score, else from its words."""
+    text = text.lower()
+    if score := _SCORE.search(text):
+        travel = USUAL_AMPLITUDE if camera_of(text) != "static" else 0.0
+        speed = (float(score[1]) - TRAVEL_SCORE * travel) / SPEED_SCORE
+        return min(max(speed, SPEED_LIMITS[0]), SPEED_LIMITS[1])
+    # How fast the camera moves says nothing about what it shows.
+    said = ". ".join(part for part in re.split("[.,;]", text) if "camera" not in part and camera_of(part) == "static")
+    return SLOW if _SLOW.search(said) else FAST if _FAST.search(said) else 1.0
+
+
+def moving_noise(
+    noise: Tensor, camera: str, amplitude: float, *, speed: float = 1.0, fps: float, generator: torch.Generator
+) -> Tensor:
+    """Noise (C, T, h, w) whose shared part follows the camera; Gaussian with variance 1 like what it is made from.
 
     camera: one of `CAMERAS`; amplitude: its travel in two seconds, in picture heights (log scale for zoom), as the
-    renderer's. Two positions have in common what they see of the world: all of it without motion, less the further the
-    camera has gone. A single frame is returned as it is.
+    renderer's; speed: of what is shown, 1 is normal, which sets how much of the noise is shared. Two positions have in
+    common what they see of the world: all of it without motion, less the further the camera has gone. A single frame
+    is returned as it is.
     """
     _, frames, height, width = noise.shape
     if frames == 1:
@@ -95,7 +118,8 @@ def moving_noise(noise: Tensor, camera: str, amplitude: float, *, fps: float, ge
     # Sums over rectangles from sums over all that is above and to the left.
     sums = torch.nn.functional.pad(world, (1, 0, 1, 0)).cumsum(1).cumsum(2)
     shared = torch.stack([_seen(sums, rows[i], columns[i], top, left) for i in range(frames)], dim=1)
-    return math.sqrt(SHARED) * shared.to(noise) + math.sqrt(1 - SHARED) * noise
+    share = SHARED**speed
+    return math.sqrt(share) * shared.to(noise) + math.sqrt(1 - share) * noise
 
 
 def _seconds(frame: int, fps: float) -> float:
@@ -130,4 +154,4 @@ def _seen(sums: Tensor, rows: list[int], columns: list[int], top: int, left: int
 def noise_for(noise: Tensor, text: str, *, fps: float, seed: int) -> Tensor:
     """`ModelSpec.noise`: the noise (C, T, h, w) that a clip of this prompt starts from. seed: of the shared part."""
     generator = torch.Generator("cpu").manual_seed(seed)
-    return moving_noise(noise, camera_of(text), USUAL_AMPLITUDE, fps=fps, generator=generator)
+    return moving_noise(noise, camera_of(text), USUAL_AMPLITUDE, speed=speed_of(text), fps=fps, generator=generator)

@@ -46,10 +46,12 @@ def draw_caption(row: int, clip: ClipRow, epoch: int, options: CaptionOptions) -
     return append_scores(text, Scores(**kept))
 
 
-def with_camera(text: str, clip: ClipRow) -> str:
-    """A caption that names the motion of the camera first, where the table knows it, for what depends on the text.
+def with_motion(text: str, clip: ClipRow) -> str:
+    """A caption that names the motion score and that of the camera first, where the table has them.
 
-    Noise that follows the camera has to follow the clip's, whether the caption says it or not.
+    It is for what depends on the text: noise that follows the motion has to follow the clip's, whether the caption says
+    it or not.
     """
-    camera = camera_words(clip.scores.camera)
-    return text if camera is None else f"camera motion: {camera}. {text}"
+    camera, motion = camera_words(clip.scores.camera), clip.scores.motion
+    said = "" if motion is None else f"motion score: {motion:.2f}. "
+    return said + ("" if camera is None else f"camera motion: {camera}. ") + text

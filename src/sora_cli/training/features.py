@@ -23,7 +23,7 @@ from sora_cli.files import claimed
 from sora_cli.text.scores import Scores
 
 from .buckets import hashed_uniforms
-from .captions import CaptionOptions, draw_caption, with_camera
+from .captions import CaptionOptions, draw_caption, with_motion
 from .run_folder import describe
 from .table import ClipRow
 
@@ -259,7 +259,7 @@ class _Stored:
             clips = [ClipRow("", tuple(one["texts"]), Scores(**one["scores"])) for one in about["captions"]]
             rows = zip(about["rows"], clips, strict=True)
             captions = [draw_caption(row, clip, epoch, self.captions) for row, clip in rows]
-            texts = [with_camera(*pair) for pair in zip(captions, clips, strict=True)]
+            texts = [with_motion(*pair) for pair in zip(captions, clips, strict=True)]
         return FeatureBatch(
             number, latents, y, mask, parts, about["rows"], (frames, height, width), [], texts, captions
         )

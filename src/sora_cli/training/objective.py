@@ -19,7 +19,7 @@ from sora_cli.errors import SoraError
 from sora_cli.plugin.protocols import TextEncoder, VideoAutoencoder
 from sora_cli.video.latents import NoiseShaper, key_seed
 
-from .captions import with_camera
+from .captions import with_motion
 from .dataset import Batch
 
 #: Captions encoded together; a batch of pictures has hundreds, whose attention weights would take gigabytes.
@@ -29,7 +29,7 @@ TEXTS_AT_ONCE = 64
 class Encoded(NamedTuple):
     """A batch as the network takes it: latents (B, C, T, h, w) float32, y (B, 1, L, D), mask (B, L), sizes (B,).
 
-    texts: what y was made of, with the motion of the camera where the table knows it (`captions.with_camera`).
+    texts: what y was made of, with the measured motion where the table has it (`captions.with_motion`).
     """
 
     number: int
@@ -73,7 +73,7 @@ class Encoders:
     def _with_texts(self, batch: Batch, latents: Tensor, sizes: dict[str, Tensor]) -> Encoded:
         y, mask = encode_texts(self.text, batch.texts, self.device)
         texts = (
-            [with_camera(*pair) for pair in zip(batch.texts, batch.clips, strict=True)] if batch.clips else batch.texts
+            [with_motion(*pair) for pair in zip(batch.texts, batch.clips, strict=True)] if batch.clips else batch.texts
         )
         return Encoded(batch.number, latents, y, mask, sizes, texts)
 

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from sora_cli.training.captions import with_camera
+from sora_cli.training.captions import with_motion
 from sora_cli.training.clip_reader import read_clip
 from sora_cli.training.table import ClipRow, ClipTable, clip_path, open_table
 from sora_plugins.nano.autoencoder import BLOCK, STRIDE, NanoAutoencoder, to_channels_last
@@ -209,7 +209,7 @@ class DiffusionErrors:
         embeddings, mask = self.encoder.encode(captions)
         noise = torch.randn(z.shape, generator=generator)
         for row, caption, clip in zip(noise, captions, clips, strict=True):
-            row.copy_(noise_for(row, with_camera(caption, clip), fps=24.0, seed=rng.randrange(2**31)))
+            row.copy_(noise_for(row, with_motion(caption, clip), fps=24.0, seed=rng.randrange(2**31)))
         start = 0.3 + 0.55 * float(torch.rand((), generator=generator))
         x = (1 - start) * z + start * noise
         size = {"height": 144.0, "width": 256.0, "fps": 24.0}

@@ -26,6 +26,8 @@ _ARTICLE = re.compile(r"\ba (?=[aeiou])")
 _PREPOSITION = re.compile(
     "(with|in|on|at|over|under|by|between|above|near|during|as|after|before|from|around|among|out|of|without) "
 )
+#: What a clip's speed, and a picture height of camera travel, add to its motion score.
+SPEED_SCORE, TRAVEL_SCORE = 4.5, 1.5
 _MIRROR = {"pan left": "pan right", "pan right": "pan left"}
 
 
@@ -35,7 +37,7 @@ def motion_score(params: SceneParams) -> float:
     A clip of speed 1 scores 4.5 with a still camera and 5.1 to 5.9 with a moving one, so 5 is the middle;
     the whole range is about 2.5 to 9.5.
     """
-    return 4.5 * params.speed + 1.5 * params.camera_amplitude
+    return SPEED_SCORE * params.speed + TRAVEL_SCORE * params.camera_amplitude
 
 
 def mirrored(params: SceneParams) -> SceneParams:
