@@ -73,6 +73,8 @@ def test_loops_close(sora: Sora, make: Callable[..., np.ndarray]) -> None:
     assert loop[0] < 1.6 * loop[1:].max()
     assert loop[0] < 0.45 * plain[0]
     assert len(loop) == 32
+    slow, fast = (changes(make(*run, "--seamless", "--motion", score)).mean() for score in ("2.5", "9"))
+    assert fast > 1.15 * slow
     a = keep(make("generate", CLOUDS, *NANO, "--frames", "9"), "a.png")
     run = ("i2v", "a.png", CLOUDS, *NANO, "--frames", "32")
     plain, found = make(*run), make(*run, "--seamless")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sora_cli.text.scores import Scores, append_scores
+from sora_cli.text.scores import Scores, append_scores, motion_sentence
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,16 @@ from sora_cli.text.scores import Scores, append_scores
 )
 def test_append_scores(text: str, scores: Scores, expected: str) -> None:
     assert append_scores(text, scores) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a fox. aesthetic score: 6.5. motion score: 5.0. camera motion: pan right.", "motion score: 5.0."),
+        ("a fox. Motion score: 7", "Motion score: 7."),
+        ("a fox. motion score: high", ""),
+        ("", ""),
+    ],
+)
+def test_motion_sentence(text: str, sentence: str) -> None:
+    assert motion_sentence(text) == sentence

@@ -21,6 +21,7 @@ from sora_cli.launch.mesh import Team
 from sora_cli.plugin.blame import wrong_result
 from sora_cli.plugin.manager import load_attribute
 from sora_cli.plugin.protocols import SampleRequest, TextEmbedding
+from sora_cli.text.scores import motion_sentence
 from sora_cli.video.latents import (
     ClipNoise,
     KeptLatents,
@@ -420,7 +421,7 @@ def _noises(plan: GeneratePlan, clips: Sequence[Clip], part: int) -> list[ClipNo
     model = plan.components.model
     shaper = load_attribute(model.noise, what=model.name) if model.noise else None
     # A loop ends where it began: noise that travels with a camera would be torn there.
-    texts = ["" if plan.loop else clip.texts[part] for clip in clips]
+    texts = [motion_sentence(clip.texts[part]) if plan.loop else clip.texts[part] for clip in clips]
     return [
         ClipNoise(part_seed(clip.seed, part), plan.latent_shape, shaper, text, plan.conditioning_fps)
         for clip, text in zip(clips, texts, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 
@@ -27,3 +28,9 @@ def append_scores(text: str, scores: Scores) -> str:
     # The phrases are looked up in the text as the user wrote it, before anything is appended.
     added = [f" {phrase} {value}." for phrase, value in sentences if value is not None and phrase not in text]
     return text + "".join(added)
+
+
+def motion_sentence(text: str) -> str:
+    """The sentence of a prompt that gives its motion score; empty without one."""
+    found = re.search(r"motion score: \d+(?:\.\d+)?", text, re.IGNORECASE)
+    return f"{found[0]}." if found else ""
