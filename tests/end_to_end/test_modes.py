@@ -59,7 +59,7 @@ def test_pictures_are_where_they_belong(sora: Sora, make: Callable[..., np.ndarr
     assert psnr(start[-1], b) < 12
     both = make("generate", CLOUDS, "--connect", "a.png", "b.png", *NANO, "--frames", "25")
     assert psnr(both[0], a) > floor_of(sora, "a.png") - 2
-    assert psnr(both[-1], b) > 33
+    assert psnr(both[-1], b) > 31
     assert (both == make("i2v", "a.png", CLOUDS, "--last", "b.png", *NANO, "--frames", "25")).all()
     middle = make("i2v", "a.png", CLOUDS, "--keyframe", "b.png@12", *NANO, "--frames", "25")
     assert psnr(middle[12], b) > 23

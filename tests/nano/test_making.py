@@ -139,7 +139,7 @@ def test_errors_of_the_diffusion_model_follow_the_camera_of_the_table(
     for text, caption, clip in zip(told, read, clips, strict=True):
         assert caption in clip.texts
         camera = str(clip.scores.camera).replace("_", " ")
-        assert text == f"motion score: {clip.scores.motion:.2f}. camera motion: {camera}. {caption}"
+        assert text == f"measured motion score: {clip.scores.motion:.2f}. camera motion: {camera}. {caption}"
 
 
 def test_the_commands(made: Path, capsys: pytest.CaptureFixture[str]) -> None:

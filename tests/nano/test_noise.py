@@ -10,7 +10,17 @@ from torch import Tensor
 
 from sora_plugins.nano.config import MODEL_CONFIG
 from sora_plugins.nano.model import OFFSETS, NanoModel, build
-from sora_plugins.nano.noise import FAST, SHARED, SLOW, SPEED_LIMITS, camera_of, moving_noise, noise_for, speed_of
+from sora_plugins.nano.noise import (
+    EMPHASIS,
+    FAST,
+    SHARED,
+    SLOW,
+    SPEED_LIMITS,
+    camera_of,
+    moving_noise,
+    noise_for,
+    speed_of,
+)
 from sora_plugins.nano.scenes.captions import motion_score, write_caption
 from sora_plugins.nano.scenes.catalogue import CAMERAS, clip_params
 
@@ -91,6 +101,17 @@ def test_noise_depends_on_prompt_and_seed_only() -> None:
     assert not torch.equal(one, noise_for(drawn, prompt, fps=24.0, seed=6))
     for other in ("clouds", f"{prompt} motion score: 8.0."):
         assert not torch.equal(one, noise_for(drawn, other, fps=24.0, seed=5))
+
+
+def test_a_prompt_is_told_with_emphasis_what_is_trained_on_is_not() -> None:
+    drawn = torch.randn((32 * 12, *SHAPE[1:]), generator=torch.Generator().manual_seed(1))
+    for text, speed in (
+        ("clouds", EMPHASIS),
+        ("clouds. motion score: 9.0.", 2 * EMPHASIS),
+        ("measured motion score: 9.00. camera motion: static. clouds", 2),
+    ):
+        found = noise_for(drawn, text, fps=24.0, seed=5)
+        assert alike(found[:, 0], found[:, 9]) == pytest.approx(SHARED**speed, abs=0.02)
 
 
 def test_the_camera_of_every_training_caption_that_names_one_is_found() -> None:

@@ -319,7 +319,7 @@ def test_one_of_several_captions_is_drawn_for_every_use():
     assert told == "camera motion: pan left. a"
     assert with_motion("a", ClipRow("x.mp4", ("a",), Scores())) == "a"
     moving = ClipRow("x.mp4", ("a",), Scores(aes=5.0, motion=5.17, camera="static"))
-    assert with_motion("a", moving) == "motion score: 5.17. camera motion: static. a"
+    assert with_motion("a", moving) == "measured motion score: 5.17. camera motion: static. a"
     assert draw_caption(0, ClipRow("x.mp4", (), Scores()), 0, options) == ""
 
 

@@ -47,11 +47,11 @@ def draw_caption(row: int, clip: ClipRow, epoch: int, options: CaptionOptions) -
 
 
 def with_motion(text: str, clip: ClipRow) -> str:
-    """A caption that names the motion score and that of the camera first, where the table has them.
+    """A caption that names the measured motion score and the camera's motion first, where the table has them.
 
     It is for what depends on the text: noise that follows the motion has to follow the clip's, whether the caption says
     it or not.
     """
     camera, motion = camera_words(clip.scores.camera), clip.scores.motion
-    said = "" if motion is None else f"motion score: {motion:.2f}. "
+    said = "" if motion is None else f"measured motion score: {motion:.2f}. "
     return said + ("" if camera is None else f"camera motion: {camera}. ") + text
