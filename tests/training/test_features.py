@@ -73,8 +73,11 @@ def test_captions_kept_as_text_are_drawn_anew_in_every_epoch(as_text: Path, work
         captions = ["".join(chr(int(code)) for code in row[0, :, 0] if code) for row in batch.y]
         options = CaptionOptions(3, True, 0.5)
         assert captions == [draw_caption(row, clip, epoch, options) for row, clip in zip((4, 9), CLIPS, strict=True)]
-        # What noise depends on names the camera, where the table does.
-        assert batch.texts == [captions[0], f"camera motion: pan left. {captions[1]}"]
+        # What noise depends on names the motion and the camera, where the table does.
+        assert batch.texts == [
+            f"measured motion score: 2.00. {captions[0]}",
+            f"measured motion score: 2.00. camera motion: pan left. {captions[1]}",
+        ]
         assert batch.mask.sum(dim=1).tolist() == [len(caption) for caption in captions]
         assert not batch.y.is_inference()
         assert batch.latents.shape == (2, 4, 5, 2, 2)

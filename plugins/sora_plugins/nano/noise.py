@@ -23,7 +23,7 @@ SHARED = 0.35
 #: Speeds beyond these make no further difference to the noise; renders have 0.55 to 1.8.
 SPEED_LIMITS = (0.4, 2.2)
 #: How many times the speed that a prompt asks for is told by the noise. With 1 nano's clips have too little detail that
-#: changes: 2.27 times the autoencoder's Frechet distance in `benchmarks/nano_quality`, with 1.5 1.90, with 2 1.76.
+#: changes: 2.27 times the autoencoder's Frechet distance in `benchmarks/nano_quality`, with 1.4 1.96, with 1.6 1.87.
 EMPHASIS = 1.6
 #: What "slow" and "fast" mean, times the normal speed: the middle of such renders.
 SLOW, FAST = 0.67, 1.5
