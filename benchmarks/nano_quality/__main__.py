@@ -43,6 +43,8 @@ TRAINING_SETS = (
     *((902 + index, count, SCENE_NAMES) for index, count in enumerate((44, 88, 33, 66, 33, 66, 22, 44))),
     (910, 160, ("ball",)),
     (911, 9000, SCENE_NAMES),
+    (912, 1500, ("hills",)),
+    (913, 120, ("hills",)),
 )
 #: How many times the change of a slow clip a fast one has to have.
 CLEARLY = 1.2
